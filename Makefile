@@ -1,0 +1,27 @@
+# Everything sets itself up in .venv; only Python >= 3.11 and pip are needed.
+# A smaller torch where there is no GPU: make test PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+VENV ?= .venv
+TESTFLAGS ?=
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: test check clean
+
+test: $(READY)  ## run the tests
+	$(BIN)/python -m pytest $(TESTFLAGS)
+
+check: $(READY)  ## style, types, structure
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:  ## forget the environment
+	rm -rf $(VENV)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,peers]'
+	touch $(READY)

@@ -1,0 +1,63 @@
+"""vitkit: Vision Transformers that answer exactly. Public names, resolved when first used: importing costs nothing."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from vitkit.api.convert import convert as convert
+    from vitkit.api.evaluate import evaluate as evaluate
+    from vitkit.api.load import load as load
+    from vitkit.api.models import list_models as list_models
+    from vitkit.api.save import push as push
+    from vitkit.api.save import save as save
+    from vitkit.api.verify import verify as verify
+    from vitkit.engine.predict import Prediction as Prediction
+    from vitkit.engine.predict import Predictor as Predictor
+    from vitkit.errors import CheckpointError as CheckpointError
+    from vitkit.errors import ConfigError as ConfigError
+    from vitkit.errors import DataError as DataError
+    from vitkit.errors import EngineError as EngineError
+    from vitkit.errors import ImageError as ImageError
+    from vitkit.errors import VitkitError as VitkitError
+    from vitkit.image.preprocess import Preprocess as Preprocess
+    from vitkit.model.spec import ModelSpec as ModelSpec
+    from vitkit.model.spec import VitSpec as VitSpec
+    from vitkit.model.vit import VisionTransformer as VisionTransformer
+
+_HOMES = {
+    "CheckpointError": "vitkit.errors",
+    "ConfigError": "vitkit.errors",
+    "DataError": "vitkit.errors",
+    "EngineError": "vitkit.errors",
+    "ImageError": "vitkit.errors",
+    "ModelSpec": "vitkit.model.spec",
+    "Prediction": "vitkit.engine.predict",
+    "Predictor": "vitkit.engine.predict",
+    "Preprocess": "vitkit.image.preprocess",
+    "VisionTransformer": "vitkit.model.vit",
+    "VitSpec": "vitkit.model.spec",
+    "VitkitError": "vitkit.errors",
+    "convert": "vitkit.api.convert",
+    "evaluate": "vitkit.api.evaluate",
+    "list_models": "vitkit.api.models",
+    "load": "vitkit.api.load",
+    "push": "vitkit.api.save",
+    "save": "vitkit.api.save",
+    "verify": "vitkit.api.verify",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vitkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,77 @@
+"""evaluate: how often is a model right on pictures whose classes are known?"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from vitkit.api.load import Source, load
+from vitkit.engine.predict import BATCH_SIZE, Predictor
+from vitkit.errors import ConfigError
+from vitkit.evaluation import run
+from vitkit.evaluation.labels import check_source, read_labels
+from vitkit.evaluation.metrics import Scores
+from vitkit.image.preprocess import Preprocess
+from vitkit.report.plots import check_output, confusion_matrix_picture
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    model: Predictor | Source,
+    data: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    preset: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    preprocess: Preprocess | None = None,
+    device: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    batch_size: int = BATCH_SIZE,
+    confusion: str | os.PathLike[str] | None = None,
+    on_progress: run.Progress | None = None,
+) -> Scores:
+    """Returns top-1 and top-5 with 95 % intervals, a table of the classes, the confusions and the pictures that failed.
+
+    `model` is a Predictor, or anything `load` takes, with its options. `data` is a folder of class folders, or a CSV
+    file with path and label (vitkit.evaluation.labels). `confusion` names a PNG file for the confusion matrix. A
+    picture that can't be used is listed in `failed` and left out of the scores.
+
+    Raises DataError for labels and files that don't fit, all at once, ConfigError for a model without a head and for
+    options, CheckpointError from `load`: all before the first picture is run.
+    """
+    check_source(data)
+    if confusion is not None:
+        check_output(confusion)
+    if isinstance(model, Predictor):
+        options: dict[str, object] = {
+            "revision": revision,
+            "preset": preset,
+            "image_size": image_size,
+            "preprocess": preprocess,
+            "device": device,
+            "dtype": dtype,
+        }
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            raise ConfigError(f"{', '.join(given)}: the model is loaded already; pass that to vitkit.load instead")
+        predictor = model
+    else:
+        predictor = load(
+            model,
+            revision=revision,
+            preset=preset,
+            image_size=image_size,
+            preprocess=preprocess,
+            device=device,
+            dtype=dtype,
+        )
+    predictor.check_classifier()
+    card, num_classes = predictor.card, predictor.spec.num_classes
+    labelled = read_labels(data, card.class_names, card.class_ids, num_classes)
+    scores = run.evaluate(predictor, labelled, batch_size=batch_size, on_progress=on_progress)
+    if confusion is not None:
+        names = card.class_names or tuple(map(str, range(num_classes)))
+        confusion_matrix_picture(scores.confusion, names, confusion)
+    return scores

@@ -1,0 +1,99 @@
+"""load: from anything that holds a model to a Predictor ready for pictures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from vitkit.checkpoint.adapt import adapt
+from vitkit.checkpoint.hub import download, parse
+from vitkit.checkpoint.presets import PRESETS
+from vitkit.checkpoint.read import Checkpoint, read
+from vitkit.device import parse_dtype, pick_device
+from vitkit.engine.predict import Predictor
+from vitkit.engine.torch_engine import TorchEngine
+from vitkit.errors import CheckpointError, ConfigError, nearest
+from vitkit.image.preprocess import Preprocess
+
+__all__ = ["ENGINES", "load", "read_source"]
+
+Source = str | os.PathLike[str]
+
+ENGINES = ("torch",)
+
+
+def load(
+    source: Source,
+    *,
+    revision: str | None = None,
+    preset: str | None = None,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    in_channels: int | None = None,
+    preprocess: Preprocess | None = None,
+    device: str | None = "auto",
+    dtype: str | torch.dtype | None = None,
+    engine: str = "torch",
+) -> Predictor:
+    """Loads a model, completely or not at all.
+
+    `source` is a folder (native, transformers or timm), a weight file with `preset` naming what it is, or a Hub id,
+    "org/name" or "org/name@revision". A path that exists wins over a Hub id of the same spelling. `num_classes` (a new
+    head, zero at the start), `image_size` and `in_channels` change the model on request; `preprocess` replaces the
+    checkpoint's own. `dtype` is float32 unless said. Raises CheckpointError naming all faults, ConfigError for options.
+    """
+    target, floating = pick_device(device), parse_dtype(dtype)
+    if engine not in ENGINES:
+        raise ConfigError(f"engine {engine!r} is unknown; allowed: {', '.join(ENGINES)}")
+    checkpoint = read_source(
+        source,
+        revision=revision,
+        preset=preset,
+        num_classes=num_classes,
+        image_size=image_size,
+        in_channels=in_channels,
+        preprocess=preprocess,
+    )
+    card = checkpoint.card
+    if card.preprocess is None:
+        raise CheckpointError(
+            f"{checkpoint.report.source}: nothing there says how pictures become pixels (preprocessor_config.json is "
+            "missing), and it isn't guessed: name a preset whose preprocessing is meant (--preset), or pass preprocess="
+        )
+    module = checkpoint.module(dtype=floating)
+    runner = TorchEngine(module, card.preprocess, device=target, dtype=floating)
+    return Predictor(module, runner, card, checkpoint.report)
+
+
+def read_source(
+    source: Source,
+    *,
+    revision: str | None = None,
+    preset: str | None = None,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    in_channels: int | None = None,
+    preprocess: Preprocess | None = None,
+    allow_pickle: bool = False,
+) -> Checkpoint:
+    """Reads `source` from the disk or the Hub and makes the changes asked for: the core of `load` and `convert`."""
+    name = os.fspath(source)
+    path, called = Path(name), name
+    if not path.exists():
+        hub = parse(name, revision=revision) if isinstance(source, str) else None
+        if hub is None:
+            known = f"{name!r} is a preset's name, not weights; the file or Hub id comes first, --preset after it"
+            raise CheckpointError(
+                known
+                if name in PRESETS
+                else f"{name!r} is neither a file or folder here nor a Hub id (org/name){nearest(name, PRESETS)}"
+            )
+        fetched = download(hub, allow_pickle=allow_pickle)
+        path, called = fetched.folder, f"{fetched.repo_id}@{fetched.commit}"
+    elif revision is not None:
+        raise ConfigError(f"revision {revision!r} belongs to a Hub id, but {name!r} is a path here")
+    checkpoint = read(path, source=called, preset=preset, num_classes=num_classes, allow_pickle=allow_pickle)
+    checkpoint = adapt(checkpoint, num_classes=num_classes, image_size=image_size, in_channels=in_channels)
+    return checkpoint if preprocess is None else checkpoint.with_preprocess(preprocess)

@@ -1,0 +1,109 @@
+"""show: what a checkpoint is and which file said so, as lines for people and as plain data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vitkit.api.load import Source, read_source
+from vitkit.checkpoint.presets import PRESETS
+from vitkit.checkpoint.read import Checkpoint
+from vitkit.config import to_dict
+from vitkit.image.preprocess import Preprocess
+from vitkit.model.spec import VitSpec
+
+__all__ = ["describe_checkpoint", "describe_preset", "show", "show_data"]
+
+
+def show(source: Source, *, revision: str | None = None, preset: str | None = None) -> Checkpoint:
+    """Reads a checkpoint as `load` does; the result's report says what came from where."""
+    return read_source(source, revision=revision, preset=preset)
+
+
+def show_data(checkpoint: Checkpoint) -> dict[str, Any]:
+    """A checkpoint without its weights, JSON-able."""
+    return {
+        "model": to_dict(checkpoint.model),
+        "parameters": checkpoint.model.spec.num_parameters(),
+        "card": to_dict(checkpoint.card),
+        "report": to_dict(checkpoint.report),
+    }
+
+
+def describe_checkpoint(checkpoint: Checkpoint) -> str:
+    """The load report: everything that decides this model's answers, with the file each part came from."""
+    report, card, spec = checkpoint.report, checkpoint.card, checkpoint.model.spec
+    lines = [
+        ("source", report.source),
+        ("layout", f"{report.layout}, weights in {', '.join(report.weights)}"),
+        *_spec_lines(spec, report.origins.get("model", "")),
+        ("preprocess", _preprocess_line(card.preprocess) + _from(report.origins.get("preprocess", ""))),
+        ("classes", _classes_line(checkpoint)),
+        ("tensors", f"{report.used} used, {len(report.dropped)} dropped"),
+    ]
+    lines += [("dropped", f"{name}: {why}") for name, why in report.dropped.items()]
+    lines += [("note", note) for note in report.notes]
+    if card.provenance and card.provenance.source != report.source:
+        lines.append(("origin", f"{card.provenance.source} (layout {card.provenance.layout})"))
+    if card.provenance and card.provenance.licence:
+        lines.append(("licence", card.provenance.licence))
+    return "\n".join(f"{name:<11} {text}" for name, text in lines)
+
+
+def describe_preset(name: str) -> str:
+    """A preset in the same form."""
+    preset = PRESETS[name]
+    lines = [
+        ("preset", name),
+        *_spec_lines(preset.model.spec, ""),
+        ("preprocess", _preprocess_line(preset.preprocess)),
+        ("source", preset.source),
+        ("weights", preset.hub_id or "none published under this name"),
+        ("licence", preset.licence or "-"),
+        ("top-1", "-" if preset.top1 is None else f"{preset.top1:.2f} % (published, ImageNet-1k)"),
+    ]
+    return "\n".join(f"{label:<11} {text}" for label, text in lines)
+
+
+def _spec_lines(spec: VitSpec, origin: str) -> list[tuple[str, str]]:
+    height, width = spec.image_size
+    rows, columns = spec.grid
+    head = f"{spec.num_classes:,} outputs" if spec.num_classes else "no head"
+    hidden = f", hidden layer of {spec.pre_logits_dim} with tanh" if spec.pre_logits_dim else ""
+    norm = "all tokens" if spec.final_norm == "tokens" else "the pooled token"
+    shape = f"{height}x{width}, patches of {spec.patch_size}, grid {rows}x{columns}"
+    mlp = f"MLP {spec.mlp_dim} ({spec.activation})"
+    return [
+        ("model", f"ViT, {spec.num_parameters():,} parameters, {spec.macs() / 1e9:.2f} GMACs{_from(origin)}"),
+        ("picture", f"{spec.in_channels} channels, {shape}"),
+        ("encoder", f"width {spec.embed_dim}, depth {spec.depth}, {spec.num_heads} heads, {mlp}"),
+        ("details", f"bias on {spec.qkv_bias}, LayerNorm eps {spec.norm_eps:g}"),
+        ("positions", f"{spec.position}, other sizes by {spec.position_resample}"),
+        ("head", f"{head}{hidden}, reads {spec.pool}, last norm on {norm}"),
+    ]
+
+
+def _preprocess_line(preprocess: Preprocess | None) -> str:
+    if preprocess is None:
+        return "unknown"
+    height, width = preprocess.size
+    resized = preprocess.resize_size
+    how: str = preprocess.resize
+    if resized is not None:
+        sides = f"{resized[0]}" if resized[0] == resized[1] and how == "shortest" else f"{resized[0]}x{resized[1]}"
+        how = f"{how} {sides} {preprocess.interpolation}"
+    crop = "" if preprocess.crop == "none" else f", {preprocess.crop.replace('_', ' ')} crop {height}x{width}"
+    first = "" if preprocess.order == "resize_first" else ", rescaled before it is resized"
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (preprocess.mean, preprocess.std))
+    return f"{how}{crop}{first}, mean {mean}, std {std}"
+
+
+def _classes_line(checkpoint: Checkpoint) -> str:
+    names = checkpoint.card.class_names
+    if names is None:
+        return "not named" if checkpoint.model.spec.num_classes else "none"
+    first = "; ".join(names[:3]) + ("; ..." if len(names) > 3 else "")
+    return f"{len(names):,}: {first}{_from(checkpoint.report.origins.get('class_names', ''))}"
+
+
+def _from(origin: str) -> str:
+    return f" [{origin}]" if origin else ""

@@ -1,0 +1,103 @@
+"""What a user asks for beyond what a checkpoint is: other classes, size or channels. Each change is noted."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from vitkit.checkpoint.read import Checkpoint
+from vitkit.errors import ConfigError
+from vitkit.image.preprocess import Preprocess
+from vitkit.image.sources import from_timm, to_timm
+from vitkit.model.position import resample_positions
+from vitkit.model.spec import ModelSpec
+
+__all__ = ["adapt"]
+
+
+def adapt(
+    checkpoint: Checkpoint,
+    *,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    in_channels: int | None = None,
+) -> Checkpoint:
+    """The checkpoint for another class count, size or channel count; what isn't asked for stays.
+
+    A new head starts at zero; positions are resampled by the checkpoint's own policy; for grey the patch kernels are
+    summed over RGB, for other counts they are repeated and scaled to keep their sum (timm's adapt_input_conv).
+    """
+    spec, state, card = checkpoint.model.spec, dict(checkpoint.state), checkpoint.card
+    notes = list(checkpoint.report.notes)
+    if num_classes is not None and num_classes != spec.num_classes:
+        notes.append(f"head: {spec.num_classes} outputs replaced by {num_classes}, on request")
+        spec = dataclasses.replace(spec, num_classes=num_classes)
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
+        if num_classes:
+            state["head.weight"] = torch.zeros(num_classes, spec.feature_dim)
+            state["head.bias"] = torch.zeros(num_classes)
+        card = card.without_classes()
+    if image_size is not None:
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size
+        old, spec = spec, dataclasses.replace(spec, image_size=size)
+        if spec.image_size != old.image_size:
+            sizes = [f"{height}x{width}" for height, width in (old.image_size, spec.image_size)]
+            note = f"size: {sizes[0]} changed to {sizes[1]}, on request"
+            if "pos_embed" in state and old.grid != spec.grid:
+                policy, prefix = spec.position_resample, spec.num_prefix_tokens
+                state["pos_embed"] = resample_positions(
+                    state["pos_embed"], old.grid, spec.grid, policy, num_prefix=prefix
+                )
+                note += f", positions resampled ({policy})"
+            notes.append(note)
+        if card.preprocess is not None:
+            card = dataclasses.replace(card, preprocess=_at_size(card.preprocess, spec.image_size))
+    if in_channels is not None and in_channels != spec.in_channels:
+        notes.append(f"channels: {spec.in_channels} changed to {in_channels}, on request")
+        state["patch_embed.proj.weight"] = _other_channels(state["patch_embed.proj.weight"], in_channels)
+        spec = dataclasses.replace(spec, in_channels=in_channels)
+        if card.preprocess is not None:
+            card = dataclasses.replace(card, preprocess=_with_channels(card.preprocess, in_channels))
+    return dataclasses.replace(
+        checkpoint,
+        model=ModelSpec(arch=checkpoint.model.arch, spec=spec),
+        state=state,
+        card=card,
+        report=dataclasses.replace(checkpoint.report, notes=tuple(notes)),
+    )
+
+
+def _at_size(preprocess: Preprocess, size: tuple[int, int]) -> Preprocess:
+    """The same preprocessing for another result size: the share of the picture that a crop keeps stays."""
+    if size == preprocess.size:
+        return preprocess
+    words = to_timm(preprocess)
+    if words is not None:  # timm's own rule, floor(size / crop_pct)
+        return from_timm({**words, "input_size": [preprocess.channels, *size]})
+    resized = preprocess.resize_size
+    if resized is not None:
+        pairs = zip(size, resized, preprocess.size, strict=True)
+        height, width = (math.floor(new * full / old) for new, full, old in pairs)
+        resized = (height, width)
+    return dataclasses.replace(preprocess, size=size, resize_size=resized)
+
+
+def _with_channels(preprocess: Preprocess, channels: int) -> Preprocess:
+    mean, std = preprocess.mean, preprocess.std
+    if len(set(mean)) > 1 or len(set(std)) > 1:  # per-colour statistics mean nothing for other channels
+        mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+    return dataclasses.replace(preprocess, mean=mean[:1] * channels, std=std[:1] * channels)
+
+
+def _other_channels(kernel: Tensor, channels: int) -> Tensor:
+    """Patch kernels [D, C, p, p] for another C."""
+    if channels < 1:
+        raise ConfigError(f"in_channels is {channels}; at least 1")
+    if channels == 1:
+        return kernel.sum(dim=1, keepdim=True)
+    old = kernel.shape[1]
+    repeated = kernel.repeat(1, math.ceil(channels / old), 1, 1)[:, :channels]
+    return repeated * (old / channels)

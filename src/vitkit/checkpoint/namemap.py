@@ -1,0 +1,170 @@
+"""The name-map engine: tables of rules turn the tensors of a foreign file into ours, strictly, and back.
+
+A rule's names are patterns: `{i}` stands for a number, `{p}` for weight or bias, `{vit}` for an optional "vit.",
+`{name}` for anything. Every tensor of the file is used or dropped by a rule that says why, every tensor of the model is
+filled, every shape agrees; otherwise one error lists all faults.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitkit.errors import CheckpointError, list_faults
+
+__all__ = ["Mapped", "Op", "Rule", "apply", "concat_rows", "identity", "invert", "matching", "pattern"]
+
+PLACEHOLDERS: Mapping[str, str] = {"i": r"\d+", "p": "weight|bias", "vit": r"(?:vit\.)?", "name": ".+"}
+
+
+@dataclass(frozen=True)
+class Op:
+    """How the tensors of one rule become one of ours (`forward`), and back (`inverse`, None where there is no way)."""
+
+    forward: Callable[[Sequence[Tensor], Any], Tensor]
+    inverse: Callable[[Tensor, Any, int], Sequence[Tensor]] | None = None
+
+
+def _same(tensors: Sequence[Tensor], spec: Any) -> Tensor:
+    return tensors[0]
+
+
+identity = Op(_same, lambda tensor, spec, count: [tensor])
+# Weights of query, key and value, stacked in that order: the fused projection.
+concat_rows = Op(lambda tensors, spec: torch.cat(list(tensors)), lambda tensor, spec, count: tensor.chunk(count))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A row of a name table: source pattern, or patterns read together, to our name; or to None: dropped, and `why`."""
+
+    source: str | tuple[str, ...]
+    target: str | None
+    op: Op = identity
+    why: str = ""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The source patterns, also where there is only one."""
+        return (self.source,) if isinstance(self.source, str) else self.source
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """The outcome of `apply`: our state, and what happened to the file's tensors."""
+
+    state: dict[str, Tensor]
+    used: int
+    dropped: dict[str, str] = field(default_factory=dict)
+
+
+@functools.cache
+def pattern(text: str) -> re.Pattern[str]:
+    """The regular expression of a rule's name."""
+    parts = re.split(r"\{(\w+)\}", text)
+    return re.compile(
+        "".join(re.escape(p) if n % 2 == 0 else f"(?P<{p}>{PLACEHOLDERS[p]})" for n, p in enumerate(parts))
+    )
+
+
+def matching(rules: Iterable[Rule], name: str) -> tuple[Rule, dict[str, str]] | None:
+    """The first rule one of whose sources is `name`, and what its placeholders stand for; None if there is none."""
+    for rule in rules:
+        for source in rule.sources:
+            if found := pattern(source).fullmatch(name):
+                return rule, found.groupdict()
+    return None
+
+
+def apply(
+    rules: Sequence[Rule], tensors: Mapping[str, Tensor], spec: Any, expected: Mapping[str, torch.Size], *, origin: str
+) -> Mapped:
+    """Maps `tensors` by `rules` onto the names and shapes `expected` of the model that `spec` builds.
+
+    Raises CheckpointError, naming `origin` and all missing, unexpected and misshapen tensors at once.
+    """
+    missing: list[str] = []
+    unexpected: list[str] = []
+    misshapen: list[str] = []
+    state: dict[str, Tensor] = {}
+    filled: dict[str, str] = {}
+    dropped: dict[str, str] = {}
+    for name in tensors:
+        match = matching(rules, name)
+        if match is None:
+            unexpected.append(name)
+            continue
+        rule, bound = match
+        if rule.target is None:
+            dropped[name] = rule.why
+            continue
+        target = rule.target.format(**bound)
+        sources = [source.format(**bound) for source in rule.sources]
+        if target not in expected:
+            unexpected.append(name)
+        elif name == next(source for source in sources if source in tensors):
+            if target in filled:
+                unexpected.append(f"{name} (says the same as {filled[target]})")
+                continue
+            filled[target] = name
+            absent = [source for source in sources if source not in tensors]
+            if absent:
+                missing += absent
+                continue
+            shapes = ", ".join(str(list(tensors[source].shape)) for source in sources)
+            needs = f"{' + '.join(sources)} {shapes}, the model needs {list(expected[target])}"
+            try:
+                state[target] = rule.op.forward([tensors[source] for source in sources], spec)
+            except (RuntimeError, ValueError, IndexError):
+                misshapen.append(needs)
+                continue
+            if state[target].shape != expected[target]:
+                misshapen.append(needs if target == name else f"{needs} for {target}")
+    missing += [spelt for name in expected if name not in filled for spelt in _spellings(rules, name, tensors)]
+    faults = [
+        f"{len(names)} {word}: {list_faults(names)}"
+        for word, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+        if names
+    ]
+    if faults:
+        raise CheckpointError(f"{origin}: the weights don't fit the model, nothing was loaded; " + "; ".join(faults))
+    return Mapped(state, used=len(tensors) - len(dropped), dropped=dropped)
+
+
+def invert(
+    rules: Sequence[Rule], state: Mapping[str, Tensor], spec: Any, *, bound: Mapping[str, str] | None = None
+) -> dict[str, Tensor]:
+    """Our `state` under the names of the table; `bound` fills placeholders that our names don't have.
+
+    Raises CheckpointError where the table has no row, or no way back, for one of our tensors.
+    """
+    tensors: dict[str, Tensor] = {}
+    lost: list[str] = []
+    for name, tensor in state.items():
+        for rule in rules:
+            found = rule.target is not None and pattern(rule.target).fullmatch(name)
+            if found and rule.op.inverse is not None:
+                values = {**(bound or {}), **found.groupdict()}
+                parts = rule.op.inverse(tensor, spec, len(rule.sources))
+                tensors |= {s.format(**values): t.contiguous() for s, t in zip(rule.sources, parts, strict=True)}
+                break
+        else:
+            lost.append(name)
+    if lost:
+        raise CheckpointError(f"this layout has no place for {len(lost)} of the model's tensors: {list_faults(lost)}")
+    return tensors
+
+
+def _spellings(rules: Sequence[Rule], target: str, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Our missing name in the file's own words, where a rule has them."""
+    for rule in rules:
+        if rule.target is not None and (found := pattern(rule.target).fullmatch(target)):
+            prefix = "vit." if any(name.startswith("vit.") for name in tensors) else ""
+            return [source.format(**{"vit": prefix, **found.groupdict()}) for source in rule.sources]
+    return [target]

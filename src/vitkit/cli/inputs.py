@@ -1,0 +1,41 @@
+"""The pictures a command is given: arguments and standard input, checked before any model is loaded."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from vitkit.errors import DataError
+from vitkit.image.decode import Picture, is_picture
+from vitkit.image.listing import list_pictures
+
+__all__ = ["open_pictures"]
+
+
+def open_pictures(arguments: Sequence[str]) -> Iterator[Picture]:
+    """The pictures that `arguments` stand for, in order, lazily; "-" is one path per line of stdin, or one picture.
+
+    Raises DataError at once, before the first picture, for an empty folder, a glob that matches nothing, or no input.
+    """
+    for argument in arguments:
+        if argument != "-":
+            next(list_pictures([argument]), None)  # raises for what holds no picture
+    pictures = itertools.chain.from_iterable(_standard_input() if a == "-" else list_pictures([a]) for a in arguments)
+    return iter(pictures)
+
+
+def _standard_input() -> Iterator[Picture]:
+    stream: Any = sys.stdin.buffer  # its type has no peek, its object does
+    if is_picture(stream.peek(16)):
+        yield stream.read()
+        return
+    empty = True
+    for line in stream:
+        path = line.decode(sys.getfilesystemencoding(), "surrogateescape").rstrip("\r\n")
+        if path:
+            empty = False
+            yield from list_pictures([path])
+    if empty:
+        raise DataError("standard input holds no path; give one per line, or the bytes of one picture")

@@ -1,0 +1,84 @@
+"""Where results and progress go: stdout or a whole file; a moving line, or now and then a plain one, on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self, TextIO
+
+from vitkit.files import replace_file
+
+__all__ = ["Progress", "complain", "open_output"]
+
+PLAIN_EVERY_S = 10.0
+
+
+@contextlib.contextmanager
+def open_output(path: str | None) -> Iterator[TextIO]:
+    """Standard output, or a file that appears at `path` only when it is complete."""
+    if path is None:
+        yield sys.stdout
+        return
+    with replace_file(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+def complain(text: str) -> None:
+    """One line on stderr about an input that failed."""
+    print(f"vitkit: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
+
+
+class Progress:
+    """Counts pictures on stderr: a moving line with the rate on a terminal, else a plain line every ten seconds."""
+
+    def __init__(self, what: str = "pictures", *, results_shown: bool = False) -> None:
+        self.what = what
+        self.total: int | None = None
+        self._results_shown = results_shown
+        self.done = 0
+        self.failed = 0
+        self._start = self._said = time.monotonic()
+        self._bar: object | None = None
+
+    def __enter__(self) -> Self:
+        # Where the results themselves run down the same terminal, a bar would be written over.
+        if sys.stderr.isatty() and not self._results_shown:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            rate = TextColumn("{task.fields[rate]}")
+            self._bar = Bar(*columns, rate, console=Console(stderr=True), transient=True, redirect_stdout=False)
+            self._task = self._bar.add_task(self.what, total=self.total, rate="")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()  # type: ignore[attr-defined]
+        elif self._said > self._start:
+            self._say()
+
+    def advance(self, *, failed: bool = False) -> None:
+        """Counts one more picture."""
+        self.done += 1
+        self.failed += failed
+        if self._bar is not None:
+            self._bar.update(self._task, total=self.total, advance=1, rate=self._rate())  # type: ignore[attr-defined]
+        elif not self._results_shown and time.monotonic() - self._said > PLAIN_EVERY_S:
+            self._said = time.monotonic()
+            self._say()
+
+    def _rate(self) -> str:
+        return f"{self.done / max(time.monotonic() - self._start, 1e-9):.1f}/s"
+
+    def _say(self) -> None:
+        total = "" if self.total is None else f" of {self.total:,}"
+        failed = f", {self.failed:,} failed" if self.failed else ""
+        print(f"{self.done:,}{total} {self.what}, {self._rate()}{failed}", file=sys.stderr)  # noqa: T201

@@ -1,0 +1,49 @@
+"""The hardware: device and dtype by name. The only place that asks what the machine has."""
+
+from __future__ import annotations
+
+import torch
+
+from vitkit.errors import ConfigError
+
+__all__ = ["parse_dtype", "pick_device"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device(name: str | None = None) -> torch.device:
+    """The device called `name` ("cpu", "cuda", "cuda:1", "mps"); None or "auto" takes CUDA, then
+    MPS, then the CPU.
+
+    Raises ConfigError for an unknown name and for a device this machine, or this build of torch, doesn't have.
+    """
+    if name in (None, "auto"):
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(str(name))
+    except RuntimeError:
+        raise ConfigError(f"device {name!r} is unknown; allowed: auto, cpu, cuda, cuda:N, mps") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device {name!r}: this machine (or this build of torch) has {torch.cuda.device_count()} GPUs"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device 'mps' isn't available here; use cpu")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"device {name!r} isn't supported; allowed: auto, cpu, cuda, cuda:N, mps")
+    return device
+
+
+def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    """A floating dtype from its name; None is float32."""
+    if isinstance(dtype, torch.dtype):
+        if dtype not in DTYPES.values():
+            raise ConfigError(f"dtype {dtype} isn't supported; allowed: {', '.join(DTYPES)}")
+        return dtype
+    if dtype is None:
+        return torch.float32
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r} is unknown; allowed: {', '.join(DTYPES)}")
+    return DTYPES[dtype]

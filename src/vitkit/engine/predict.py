@@ -1,0 +1,188 @@
+"""The Predictor: pictures in, answers out, through the checkpoint's own preprocessing and any engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitkit.checkpoint.card import Card
+from vitkit.checkpoint.read import Report
+from vitkit.engine.protocol import Engine
+from vitkit.errors import ConfigError, EngineError, ImageError
+from vitkit.image.decode import Picture, decode, describe
+from vitkit.image.listing import list_pictures
+from vitkit.image.preprocess import Preprocess, apply, fit
+from vitkit.model.vit import VisionTransformer
+
+if TYPE_CHECKING:
+    from vitkit.model.spec import VitSpec
+
+__all__ = ["Answer", "Prediction", "Predictor", "probabilities"]
+
+BATCH_SIZE = 8
+"""Pictures run at once where nothing else is said: past it the CPU gains little, and memory stays small."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One class and its probability."""
+
+    class_name: str
+    """The class's name; its index in digits where the checkpoint names no classes."""
+    probability: float
+    index: int
+    class_id: str | None = None
+    """An identifier such as a WordNet id, where the checkpoint has them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What became of one picture: outputs, or the error that kept it from being answered."""
+
+    picture: str
+    """Its path or URL, or a short description."""
+    logits: NDArray[np.float32] | None = None
+    embedding: NDArray[np.float32] | None = None
+    error: ImageError | None = None
+
+
+def probabilities(logits: NDArray[np.float32], scores: str) -> NDArray[np.float64]:
+    """Logits [..., K] to probabilities, in float64: softmax over the classes, or a sigmoid for each."""
+    values = logits.astype(np.float64)
+    if scores == "sigmoid":
+        return np.asarray(np.exp(-np.logaddexp(0, -values)))
+    values = np.exp(values - values.max(axis=-1, keepdims=True))
+    return np.asarray(values / values.sum(axis=-1, keepdims=True))
+
+
+class Predictor:
+    """A model ready for use: `vitkit.load` makes one. Not changed by use; safe to call again and again."""
+
+    def __init__(self, module: VisionTransformer, engine: Engine, card: Card, report: Report) -> None:
+        if card.preprocess is None:
+            raise ConfigError(f"{report.source}: the preprocessing is unknown; pass preprocess=vitkit.Preprocess(...)")
+        self.module = module
+        self.engine = engine
+        self.card = card
+        self.report = report
+        self._preprocess: Preprocess = card.preprocess
+
+    def __repr__(self) -> str:
+        return f"Predictor({self.report.source!r}, {self.engine.name}, {self.spec.num_classes} classes)"
+
+    @property
+    def spec(self) -> VitSpec:
+        """The model's spec."""
+        return self.module.spec
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The classes' names in the order of the outputs, where the checkpoint has them."""
+        return self.card.class_names
+
+    def classify(self, pictures: Picture | Iterable[Picture], *, top: int = 5, batch_size: int = BATCH_SIZE) -> Any:
+        """The `top` predictions, best first: a list for one picture, a list of lists for several or for a folder.
+
+        Raises ImageError for the first picture that can't be used (`answers` goes on instead), ConfigError where the
+        model has no head or `top` isn't positive.
+        """
+        self.check_classifier(top)
+        results = [self.predictions(answer, top=top) for answer in self._sure_answers(pictures, batch_size)]
+        return results[0] if _is_one(pictures) else results
+
+    def embed(self, pictures: Picture | Iterable[Picture], *, batch_size: int = BATCH_SIZE) -> NDArray[np.float32]:
+        """What the last linear layer reads: float32 [D] for one picture, [n, D] for several or for a folder."""
+        rows = [answer.embedding for answer in self._sure_answers(pictures, batch_size) if answer.embedding is not None]
+        if _is_one(pictures):
+            return rows[0]
+        return np.stack(rows) if rows else np.zeros((0, self.spec.feature_dim), np.float32)
+
+    def preprocess(self, picture: Picture) -> Tensor:
+        """A picture as the module takes it: float32 [C, H, W], normalised. For one's own Dataset or loop."""
+        return torch.from_numpy(apply(self._preprocess, decode(picture, channels=self._preprocess.channels)))
+
+    def answers(
+        self, pictures: Iterable[Picture], *, batch_size: int = BATCH_SIZE, allow_urls: bool = True
+    ) -> Iterator[Answer]:
+        """One Answer per picture, in order, `batch_size` held in memory; a bad picture's Answer holds its error."""
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}; at least 1")
+        waiting: list[tuple[str, NDArray[Any] | ImageError]] = []
+        ready = 0
+        for picture in pictures:
+            try:
+                waiting.append((describe(picture), self._pixels(picture, allow_urls)))
+                ready += 1
+            except ImageError as error:
+                waiting.append((describe(picture), error))
+            # Errors alone never fill memory either: they leave as soon as nothing older waits for its batch.
+            if ready == batch_size or (ready == 0 and waiting):
+                yield from self._run(waiting)
+                waiting, ready = [], 0
+        yield from self._run(waiting)
+
+    def predictions(self, answer: Answer, *, top: int) -> list[Prediction]:
+        """The `top` predictions of an answer that has logits, best first; equal ones in the order of the classes."""
+        if answer.logits is None:
+            raise EngineError(f"{answer.picture}: the answer has no logits")
+        chances = probabilities(answer.logits, self.card.scores)
+        best = np.argsort(-chances, kind="stable")[:top]
+        names, ids = self.card.class_names, self.card.class_ids
+        return [
+            Prediction(names[i] if names else str(i), float(chances[i]), int(i), ids[i] if ids else None) for i in best
+        ]
+
+    def check_classifier(self, top: int = 1) -> None:
+        """Raises ConfigError where this model can't classify, before any picture is touched."""
+        if not self.spec.num_classes:
+            raise ConfigError(f"{self.report.source} has no classification head; embed with it, or load another model")
+        if top < 1:
+            raise ConfigError(f"top is {top}; at least 1")
+
+    def _pixels(self, picture: Picture, allow_urls: bool) -> NDArray[Any]:
+        rgb = decode(picture, channels=self._preprocess.channels, allow_urls=allow_urls)
+        try:
+            return fit(self._preprocess, rgb) if self.engine.input.dtype == "uint8" else apply(self._preprocess, rgb)
+        except ImageError as error:
+            raise ImageError(f"{describe(picture)}: {error}") from None
+
+    def _run(self, waiting: list[tuple[str, NDArray[Any] | ImageError]]) -> Iterator[Answer]:
+        batch = [pixels for _, pixels in waiting if not isinstance(pixels, ImageError)]
+        outputs = self.engine.run(np.stack(batch)) if batch else {}
+        row = 0
+        for name, pixels in waiting:
+            if isinstance(pixels, ImageError):
+                yield Answer(name, error=pixels)
+            else:
+                logits = outputs["logits"][row] if "logits" in outputs else None
+                yield Answer(name, logits=logits, embedding=outputs["embedding"][row])
+                row += 1
+
+    def _sure_answers(self, pictures: Picture | Iterable[Picture], batch_size: int) -> Iterator[Answer]:
+        for answer in self.answers(_several(pictures), batch_size=batch_size):
+            if answer.error is not None:
+                raise answer.error
+            yield answer
+
+
+def _is_one(pictures: object) -> bool:
+    """Whether this is one picture rather than many: a folder, a stack of arrays or any other iterable are many."""
+    if isinstance(pictures, str | os.PathLike):
+        return not os.path.isdir(pictures)  # noqa: PTH112  # a URL is no Path
+    if hasattr(pictures, "shape") and hasattr(pictures, "ndim"):
+        return int(pictures.ndim) <= 3
+    return isinstance(pictures, bytes) or not isinstance(pictures, Iterable)
+
+
+def _several(pictures: Any) -> Iterable[Picture]:
+    if _is_one(pictures):
+        return [pictures]
+    return list_pictures([os.fspath(pictures)]) if isinstance(pictures, str | Path | os.PathLike) else pictures

@@ -1,0 +1,36 @@
+"""What every engine offers: a name, what it takes, and `run`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Engine", "InputSpec", "Outputs"]
+
+Outputs = dict[str, NDArray[np.float32]]
+"""Over a fixed vocabulary: logits [B, K], embedding [B, D] (later: prefix_tokens, patch_tokens, boxes, masks, ...)."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The array an engine takes: normalisation is the engine's for uint8, done already for float32."""
+
+    dtype: Literal["uint8", "float32"]
+    layout: Literal["NHWC", "NCHW"]
+    channels: int
+    size: tuple[int, int]
+    """(height, width)."""
+
+
+class Engine(Protocol):
+    """Runs one model on batches of pixels."""
+
+    name: str
+    """Engine, precision and device: named in every result."""
+    input: InputSpec
+
+    def run(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> Outputs:
+        """Outputs of a batch that is as `input` says."""

@@ -1,0 +1,57 @@
+"""The reference engine: the torch module itself, eager, on any device and in any floating dtype."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vitkit.engine.protocol import InputSpec, Outputs
+from vitkit.errors import EngineError
+from vitkit.image.preprocess import Preprocess
+from vitkit.model.vit import VisionTransformer
+
+__all__ = ["TorchEngine"]
+
+
+class TorchEngine:
+    """Runs `module`, which it moves to `device` and `dtype`, on uint8 crops [B, H, W, C]; normalisation happens inside.
+
+    Preprocessing that resizes in floating point ("rescale_first") hands over float32 [B, C, H, W], already normalised.
+    """
+
+    def __init__(
+        self, module: VisionTransformer, preprocess: Preprocess, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.module = module.to(device=device, dtype=dtype).eval()
+        self.device = device
+        self.name = f"torch {str(dtype).removeprefix('torch.')} on {device}"
+        uint8 = preprocess.order == "resize_first"
+        self.input = InputSpec(
+            dtype="uint8" if uint8 else "float32",
+            layout="NHWC" if uint8 else "NCHW",
+            channels=preprocess.channels,
+            size=preprocess.size,
+        )
+        self._dtype = dtype
+        self._mean = torch.tensor(preprocess.mean, device=device)[:, None, None]
+        self._std = torch.tensor(preprocess.std, device=device)[:, None, None]
+
+    def run(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> Outputs:
+        """Outputs of one batch: "logits" [B, K] (absent without a head) and "embedding" [B, D], float32.
+
+        Raises EngineError where the model answers with something that isn't a number.
+        """
+        with torch.inference_mode():
+            batch = torch.from_numpy(pixels).to(self.device)
+            if self.input.dtype == "uint8":
+                # As image.preprocess.normalize, to the bit: float32, divided, in this order.
+                batch = ((batch.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std).contiguous()
+            embedding = self.module.embed(batch.to(self._dtype))
+            outputs = {"embedding": embedding.float().cpu().numpy()}
+            if self.module.spec.num_classes:
+                outputs["logits"] = self.module.head(embedding).float().cpu().numpy()
+        for name, values in outputs.items():
+            if not np.isfinite(values).all():
+                raise EngineError(f"{self.name}: the {name} holds values that aren't finite; damaged weights, or dtype")
+        return outputs

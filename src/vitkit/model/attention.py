@@ -1,0 +1,53 @@
+"""Multi-head self-attention (Vaswani et al., 2017; Dosovitskiy et al., 2021, appendix A)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["Attend", "Attention"]
+
+
+class Attend(nn.Module):
+    """softmax(q k^T / sqrt(head width) + bias) v: the tap. Everything that shapes the softmax passes through here.
+
+    Explanations hook this module and see q, k, v and bias; the fused kernel stays on, there is no second forward path.
+    """
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+
+    def forward(self, q_BAND: Tensor, k_BAND: Tensor, v_BAND: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Queries, keys and values [B, A, N, D/A], additive bias [., ., N, N] or None; returns [B, A, N, D/A]."""
+        dropout = self.dropout if self.training else 0.0
+        return F.scaled_dot_product_attention(q_BAND, k_BAND, v_BAND, attn_mask=bias, dropout_p=dropout)
+
+
+class Attention(nn.Module):
+    """Queries, keys and values from one projection (its rows in that order), heads attended apart, then mixed."""
+
+    def __init__(
+        self, embed_dim: int, num_heads: int, *, qkv_bias: str, dropout: float, attention_dropout: float
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=qkv_bias == "qkv")
+        self.attend = Attend(attention_dropout)
+        self.proj = nn.Linear(embed_dim, embed_dim)
+        self.proj_drop = nn.Dropout(dropout)
+        for linear in (self.qkv, self.proj):
+            # vit_jax: xavier_uniform for every attention kernel. The three kernels are initialised apart there.
+            for start in range(0, linear.out_features, embed_dim):
+                nn.init.xavier_uniform_(linear.weight.data[start : start + embed_dim])
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Tokens [B, N, D] to tokens [B, N, D]; `bias` is added to the attention logits."""
+        B, N, D = x.shape
+        qkv_3BAND = self.qkv(x).reshape(B, N, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
+        q_BAND, k_BAND, v_BAND = qkv_3BAND.unbind(0)
+        mixed = self.attend(q_BAND, k_BAND, v_BAND, bias)
+        out: Tensor = self.proj_drop(self.proj(mixed.transpose(1, 2).reshape(B, N, D)))
+        return out

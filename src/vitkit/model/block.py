@@ -1,0 +1,96 @@
+"""The pre-norm encoder block (paper, equations 2 and 3) and its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitkit.model.attention import Attention
+from vitkit.model.spec import VitSpec
+
+__all__ = ["ACTIVATIONS", "Block", "DropPath", "Mlp"]
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """OpenAI CLIP's x * sigmoid(1.702 x)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """The tanh approximation, flax's default for `nn.gelu` and so that of Google's original MLP."""
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+    "silu": F.silu,
+    "relu": F.relu,
+}
+
+
+class Mlp(nn.Module):
+    """Linear, activation, linear, on every token alike."""
+
+    def __init__(self, embed_dim: int, mlp_dim: int, *, activation: str, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, mlp_dim)
+        self.activation = ACTIVATIONS[activation]
+        self.drop = nn.Dropout(dropout)
+        self.fc2 = nn.Linear(mlp_dim, embed_dim)
+        for linear in (self.fc1, self.fc2):  # vit_jax/models_vit.py, MlpBlock
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.normal_(linear.bias, std=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, N, D] to tokens [B, N, D]."""
+        out: Tensor = self.drop(self.fc2(self.drop(self.activation(self.fc1(x)))))
+        return out
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al., 2016): in training, a branch is dropped per picture, the others are scaled up."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Branch [B, N, D] to the branch, zeroed for a random share `rate` of the B pictures."""
+        if self.rate == 0 or not self.training:
+            return x
+        keep = x.new_empty(x.shape[0], *(1,) * (x.ndim - 1)).bernoulli_(1 - self.rate)
+        return x * keep / (1 - self.rate)
+
+    def extra_repr(self) -> str:
+        """The rate, for print(model)."""
+        return f"rate={self.rate:.3g}"
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, spec: VitSpec, *, drop_path: float) -> None:
+        super().__init__()
+        D = spec.embed_dim
+        self.norm1 = nn.LayerNorm(D, eps=spec.norm_eps)
+        self.attn = Attention(
+            D,
+            spec.num_heads,
+            qkv_bias=spec.qkv_bias,
+            dropout=spec.dropout,
+            attention_dropout=spec.attention_dropout,
+        )
+        self.norm2 = nn.LayerNorm(D, eps=spec.norm_eps)
+        self.mlp = Mlp(D, spec.mlp_dim, activation=spec.activation, dropout=spec.dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Tokens [B, N, D] to tokens [B, N, D]."""
+        x = x + self.drop_path(self.attn(self.norm1(x), bias))
+        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        return out

@@ -1,0 +1,84 @@
+"""Resampling policies against their own libraries' arithmetic, and the sine-cosine table against its definition."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vitkit.model.position import POLICIES, resample_grid, resample_positions, sincos_positions
+
+SIZES = [((14, 14), (24, 24)), ((14, 14), (7, 9)), ((4, 6), (9, 5)), ((37, 37), (16, 16))]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_equal_grid_is_left_alone(policy: str) -> None:
+    table = torch.randn(1, 1 + 24, 8)
+    assert resample_positions(table, (4, 6), (4, 6), policy, num_prefix=1) is table
+
+
+@pytest.mark.parametrize(("old", "new"), SIZES)
+def test_prefix_rows_stay_and_rows_run_line_by_line(old: tuple[int, int], new: tuple[int, int]) -> None:
+    table = torch.randn(1, 2 + math.prod(old), 8)
+    out = resample_positions(table, old, new, "bicubic", num_prefix=2)
+    assert out.shape == (1, 2 + math.prod(new), 8)
+    assert torch.equal(out[:, :2], table[:, :2])
+    # A table that only counts rows keeps counting rows.
+    rows = torch.arange(old[0]).float().repeat_interleave(old[1])[None, :, None]
+    grown = resample_grid(rows, old, new, "bilinear_align_corners").reshape(new)
+    expected = torch.linspace(0, old[0] - 1, new[0])[:, None].expand(new)
+    torch.testing.assert_close(grown, expected)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(("old", "new"), SIZES)
+def test_google_policy_is_scipys_zoom(old: tuple[int, int], new: tuple[int, int]) -> None:
+    from scipy.ndimage import zoom
+
+    table = torch.randn(1, math.prod(old), 8)
+    factors = (new[0] / old[0], new[1] / old[1], 1)
+    expected = torch.from_numpy(zoom(table.reshape(*old, 8).numpy(), factors, order=1)).reshape(1, -1, 8)
+    torch.testing.assert_close(resample_grid(table, old, new, "bilinear_align_corners"), expected, atol=1e-5, rtol=0)
+
+
+def test_policies_differ_from_each_other() -> None:
+    table = torch.randn(1, 196, 8)
+    for new in ((7, 7), (24, 24)):
+        results = [resample_grid(table, (14, 14), new, policy) for policy in POLICIES]
+        for i, a in enumerate(results):
+            for b in results[:i]:
+                # Antialiasing acts only where the grid shrinks; bicubic kernels differ (a = -0.75 and -0.5) as well.
+                assert not torch.allclose(a, b, atol=1e-3)
+
+
+def test_low_precision_tables_are_resampled_in_float32() -> None:
+    table = torch.randn(1, 16, 8)
+    out = resample_grid(table.bfloat16(), (4, 4), (6, 6), "bicubic")
+    assert out.dtype == torch.bfloat16
+    expected = F.interpolate(table.bfloat16().float().reshape(1, 4, 4, 8).permute(0, 3, 1, 2), (6, 6), mode="bicubic")
+    torch.testing.assert_close(out, expected.flatten(2).transpose(1, 2).bfloat16())
+
+
+def test_sincos_is_its_definition() -> None:
+    table = sincos_positions((3, 5), 16)[0].reshape(3, 5, 16)
+    for row in range(3):
+        for column in range(5):
+            expected = []
+            for position in (column, row):
+                angles = [position / 10000 ** (i / 4) for i in range(4)]
+                expected += [math.sin(angle) for angle in angles] + [math.cos(angle) for angle in angles]
+            torch.testing.assert_close(table[row, column], torch.tensor(expected), atol=1e-6, rtol=0)
+
+
+@pytest.mark.peer
+def test_sincos_is_that_of_mae_in_transformers() -> None:
+    from transformers import ViTMAEConfig, ViTMAEModel
+
+    config = ViTMAEConfig(
+        hidden_size=48, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=56, patch_size=8
+    )
+    theirs = ViTMAEModel(config).embeddings
+    theirs.patch_embeddings.projection._is_hf_initialized = False
+    theirs.initialize_weights()
+    expected = theirs.position_embeddings
+    torch.testing.assert_close(sincos_positions((7, 7), 48), expected[:, 1:].detach(), atol=1e-6, rtol=0)
