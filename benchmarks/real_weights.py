@@ -57,9 +57,8 @@ def main() -> None:
     )
     with torch.inference_mode():
         rows = [theirs(transform(Image.fromarray(decode(photo)))[None])[0].numpy() for photo in photos]
-    print(
-        f"float32 logits against timm's model and transform: largest difference {np.abs(ours - np.stack(rows)).max():.1e}"
-    )
+    largest = np.abs(ours - np.stack(rows)).max()
+    print(f"float32 logits differ from those of timm's model and transform by at most {largest:.1e}")
     forced = dataclasses.replace(vit.card.preprocess, **IMAGENET)
     wrong = vitkit.evaluate(
         vitkit.load(options.weights, preset=PRESET, preprocess=forced, device="cpu"), str(options.labels)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from vitkit.api.models import list_models as list_models
     from vitkit.api.save import push as push
     from vitkit.api.save import save as save
+    from vitkit.api.train import train as train
     from vitkit.api.verify import verify as verify
     from vitkit.engine.predict import Prediction as Prediction
     from vitkit.engine.predict import Predictor as Predictor
@@ -47,6 +48,7 @@ _HOMES = {
     "load": "vitkit.api.load",
     "push": "vitkit.api.save",
     "save": "vitkit.api.save",
+    "train": "vitkit.api.train",
     "verify": "vitkit.api.verify",
 }
 

@@ -60,7 +60,7 @@ def _convert(kind: Any, data: object, where: str, faults: list[str]) -> Any:
     if origin is tuple:
         return _convert_tuple(arguments, data, where, faults)
     if origin is typing.Literal:
-        if data not in arguments or isinstance(data, bool) != any(data is option for option in (True, False)):
+        if not any(type(data) is type(option) and data == option for option in arguments):  # True == 1 == 1.0
             faults.append(f"{where} is {data!r}, allowed: {', '.join(map(repr, arguments))}")
         return lambda: data
     if kind is Any or kind is object:
@@ -72,6 +72,9 @@ def _convert(kind: Any, data: object, where: str, faults: list[str]) -> Any:
         parts = {key: _convert(arguments[1], item, f"{where}.{key}", faults) for key, item in data.items()}
         return lambda: {key: part() for key, part in parts.items()}
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
+        if abs(data) > 1e300:
+            faults.append(f"{where} is a number of {len(str(data))} digits, too large")
+            return None
         return lambda: float(data)
     if kind is None or kind is types.NoneType:
         matches = data is None

@@ -6,7 +6,7 @@ import torch
 
 from vitkit.errors import ConfigError
 
-__all__ = ["parse_dtype", "pick_device"]
+__all__ = ["has_native_bfloat16", "parse_dtype", "pick_device"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -47,3 +47,12 @@ def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     if dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is unknown; allowed: {', '.join(DTYPES)}")
     return DTYPES[dtype]
+
+
+def has_native_bfloat16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are the hardware's own there, and so faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vitkit.errors import ConfigError
 
-__all__ = ["new_folder", "replace_file", "sha256_of"]
+__all__ = ["check_new_file", "check_new_folder", "new_folder", "replace_file", "sha256_of", "writing"]
 
 
 def sha256_of(path: Path) -> str:
@@ -46,14 +46,11 @@ def sync_folder(path: Path) -> None:
 def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on a clean exit it takes `path`'s place in one step, else it is removed.
 
-    Raises ConfigError where the parent folder doesn't exist, before anything is written.
+    A link stays, and the file it points to is replaced. Raises ConfigError as `check_new_file` does.
     """
-    target = Path(path)
+    check_new_file(path)
+    target = Path(os.path.realpath(path))  # Path.resolve raises on links in a circle
     parent = target.parent
-    if not parent.is_dir():
-        raise ConfigError(f"can't write {str(target)!r}: there is no folder {str(parent)!r}; make it first")
-    if target.is_dir():
-        raise ConfigError(f"can't write {str(target)!r}: it is a folder; name a file in it")
     # The suffix stays: some writers (numpy.savez) choose a format or append one by it.
     handle, name = tempfile.mkstemp(prefix=".part-", suffix=target.suffix, dir=parent)
     os.close(handle)
@@ -73,10 +70,10 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
     """Yields a temporary folder beside `path`; on a clean exit it becomes `path` in one rename, else it is removed.
 
     A folder that exists and isn't empty is an error unless `overwrite`; then the old one is moved away first and
-    deleted last, so that at every moment one complete folder exists.
+    deleted last, so that at every moment one complete folder exists. A link stays, and its folder is replaced.
     """
-    target = Path(path)
-    check_new_folder(target, overwrite=overwrite)
+    check_new_folder(path, overwrite=overwrite)
+    target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=".part-", dir=target.parent))
     old: Path | None = None
@@ -108,6 +105,22 @@ def new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> Iter
             shutil.rmtree(old, ignore_errors=True)
 
 
+def check_new_file(path: str | os.PathLike[str]) -> None:
+    """Raises ConfigError if `replace_file(path)` would: call it before long work whose result goes there."""
+    target = Path(path)
+    parent = target.parent
+    if not parent.is_dir():
+        raise ConfigError(f"can't write {str(target)!r}: there is no folder {str(parent)!r}; make it first")
+    if target.is_dir():
+        raise ConfigError(f"can't write {str(target)!r}: it is a folder; name a file in it")
+    if target.exists() and not target.is_file():  # root would replace /dev/null itself
+        raise ConfigError(f"can't write {str(target)!r}: it isn't an ordinary file; name another")
+    if not os.access(parent, os.W_OK):
+        raise ConfigError(
+            f"can't write {str(target)!r}: this user may not write in {str(parent)!r}; name another folder"
+        )
+
+
 def check_new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Raises ConfigError if `new_folder(path)` would: call it before long work whose result goes there."""
     target = Path(path)
@@ -117,6 +130,16 @@ def check_new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -
         raise ConfigError(
             f"can't write the folder {str(target)!r}: it exists and isn't empty; choose another name or overwrite it"
         )
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns what a full disk or a forbidden folder raises inside into one ConfigError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
+        raise ConfigError(f"can't write {os.fspath(path)!r} ({reason}); nothing was left behind") from error
 
 
 def current_umask() -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vitkit.engine.predict import BATCH_SIZE, Answer, Predictor
 from vitkit.errors import ConfigError
-from vitkit.files import replace_file
+from vitkit.files import check_new_file, replace_file, writing
 from vitkit.image.decode import Picture
 
 __all__ = ["EMBEDDING_FORMATS", "Embedded", "check_embedding_file", "embed_to_file"]
@@ -56,7 +56,7 @@ def embed_to_file(
     count = failed = 0
     width = predictor.spec.feature_dim
     nothing = np.full(width, np.nan, np.float32)
-    with replace_file(output) as part, contextlib.ExitStack() as stack:
+    with writing(output), replace_file(output) as part, contextlib.ExitStack() as stack:
         writer = EMBEDDING_FORMATS[kind](part, width, predictor, stack)
         for answer in predictor.answers(pictures, batch_size=batch_size):
             count += 1
@@ -74,6 +74,7 @@ def check_embedding_file(output: str | os.PathLike[str]) -> str:
     kind = Path(output).suffix
     if kind not in EMBEDDING_FORMATS:
         raise ConfigError(f"can't write embeddings to {os.fspath(output)!r}; allowed endings: .npz, .parquet")
+    check_new_file(output)
     if kind == ".parquet":
         _pyarrow()
     return kind
@@ -116,7 +117,7 @@ class NpzWriter:
                         member.write(self.spool[name].read(length).ljust(4 * longest, b"\0"))
             for name, fact in self.facts.items():
                 with _member(archive, name, np.dtype(f"<U{len(fact)}"), ()) as member:
-                    member.write(fact.encode("utf-32-le"))
+                    member.write(fact.encode("utf-32-le", "surrogatepass"))
 
 
 @contextlib.contextmanager
@@ -138,7 +139,7 @@ class ParquetWriter:
     def __init__(self, part: Path, width: int, predictor: Predictor, stack: contextlib.ExitStack) -> None:
         arrow, parquet = _pyarrow()
         self.arrow = arrow
-        facts = {"model": predictor.report.source, "engine": predictor.engine.name}
+        facts = {"model": _utf8(predictor.report.source), "engine": predictor.engine.name}
         self.schema = arrow.schema(
             [
                 ("picture", arrow.string()),
@@ -169,12 +170,17 @@ class ParquetWriter:
         pictures, embeddings, errors = zip(*self.rows, strict=True)
         flat = arrow.array(np.concatenate(embeddings))
         columns = [
-            arrow.array([p.encode("utf-8", "replace").decode() for p in pictures], arrow.string()),
+            arrow.array([_utf8(picture) for picture in pictures], arrow.string()),
             arrow.FixedSizeListArray.from_arrays(flat, self.width),
             arrow.array([error or None for error in errors], arrow.string()),
         ]
         self.file.write_table(arrow.Table.from_arrays(columns, schema=self.schema))
         self.rows = []
+
+
+def _utf8(text: str) -> str:
+    """A path as Parquet can hold it: bytes of a name that aren't UTF-8 are spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -40,5 +40,8 @@ def verify(source: Source, *, revision: str | None = None) -> Verification:
     checkpoint = read_source(source, revision=revision)
     assert checkpoint.folder is not None, "anything but a bare file has a folder"
     proof = read_proof(checkpoint.folder / FILE)
-    assert checkpoint.card.preprocess is not None, "a folder with a proof was saved with its preprocessing"
+    if checkpoint.card.preprocess is None:
+        raise CheckpointError(
+            f"{source}: nothing there says how pictures become pixels, so its proof can't be repeated"
+        )
     return Verification(checkpoint.report.source, tuple(check(checkpoint.module(), checkpoint.card.preprocess, proof)))

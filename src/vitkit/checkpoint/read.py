@@ -6,8 +6,9 @@ a file's name.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,10 +132,12 @@ def read(
     tensors = read_tensors(files, allow_pickle=allow_pickle)
     layout = layout_of(tensors, origin=origin)
     config = read_json(folder / "config.json") if folder is not None and (folder / "config.json").is_file() else None
-    if folder is not None and config is not None and "architecture" in config:
-        described = _describe_timm(config, layout, origin)
+    if config is not None and "architecture" in config:
+        with _sane(f"{origin}: config.json"):
+            described = _describe_timm(config, layout, origin)
     elif folder is not None and config is not None and "model_type" in config:
-        described = _describe_transformers(folder, config, tensors, layout, origin)
+        with _sane(f"{origin}: config.json or preprocessor_config.json"):
+            described = _describe_transformers(folder, config, tensors, layout, origin)
     elif chosen is not None and preset is not None:
         described = _describe_bare(chosen, preset, tensors, layout, num_classes)
     else:
@@ -148,6 +151,15 @@ def read(
             described, card=card, origins=described.origins | {"preprocess": f"preset {preset}"}
         )
     return _finish(described, tensors, files, folder, origin)
+
+
+@contextlib.contextmanager
+def _sane(origin: str) -> Iterator[None]:
+    """Turns what values of a wrong type raise, wherever they are used, into a CheckpointError that names the file."""
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
+        raise CheckpointError(f"{origin}: a value has the wrong type ({error}); fetch the file again") from error
 
 
 def _finish(

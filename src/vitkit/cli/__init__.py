@@ -6,9 +6,12 @@ was wrong, 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 
 import typer
@@ -16,9 +19,12 @@ import typer
 from vitkit import __version__
 from vitkit.cli.classify import classify
 from vitkit.cli.convert import convert
+from vitkit.cli.demo import demo
 from vitkit.cli.embed import embed
 from vitkit.cli.evaluate import evaluate
+from vitkit.cli.explain import explain
 from vitkit.cli.models import models
+from vitkit.cli.train import train
 from vitkit.cli.verify import verify
 from vitkit.errors import VitkitError
 
@@ -27,13 +33,16 @@ __all__ = ["main"]
 COMMANDS: Mapping[str, Callable[..., int]] = {
     "classify": classify,
     "embed": embed,
+    "explain": explain,
+    "train": train,
     "evaluate": evaluate,
     "models": models,
     "convert": convert,
     "verify": verify,
+    "demo": demo,
 }
 
-INTERRUPTED = 130
+WRONG_CALL, INTERRUPTED = 2, 130
 
 
 def build_app() -> typer.Typer:
@@ -50,14 +59,13 @@ def build_app() -> typer.Typer:
 
     @app.callback()
     def options(
-        version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+        version: bool = typer.Option(
+            False, "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
+        ),
         debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
         verbose: bool = typer.Option(False, "--verbose", "-v", help="Say what is skipped or assumed on the way."),
     ) -> None:
         """Vision Transformers that answer exactly: classify, embed, evaluate and convert pictures and checkpoints."""
-        if version:
-            typer.echo(f"vitkit {__version__}")
-            raise typer.Exit
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
         logging.getLogger("vitkit").setLevel(logging.INFO if verbose else logging.WARNING)
 
@@ -68,24 +76,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code: every fault of the caller's is one line on stderr."""
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]  # so that it may stand after the verb too
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Results are the same bytes on every system; a file name that isn't UTF-8 comes out as the bytes it is.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+    command = typer.main.get_command(build_app())
     try:
-        code = build_app()(given, standalone_mode=False, prog_name="vitkit")
+        # Not `command(given)`, which takes interrupts and closed pipes for itself.
+        with command.make_context("vitkit", given) as context:
+            code = command.invoke(context)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
-    except (VitkitError, typer.TyperException) as error:
-        if debug:
-            raise
-        return _complain(error)
+        return int(code)
+    except typer.Exit as end:  # --help and --version
+        return end.exit_code
     except (KeyboardInterrupt, typer.Abort):
         print("vitkit: interrupted", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output left (`vitkit ... | head`): no fault, and nothing more to say to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return 0
+    except (VitkitError, OSError, typer.TyperException) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"vitkit: {_one_line(error)}", file=sys.stderr)  # noqa: T201
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _forget_output()
+        return WRONG_CALL
 
 
-def _complain(error: VitkitError | typer.TyperException) -> int:
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"vitkit {__version__}")
+        raise typer.Exit
+
+
+def _one_line(error: VitkitError | OSError | typer.TyperException) -> str:
     text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-    print(f"vitkit: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
-    return 2
+    return " ".join(text.split())
+
+
+def _forget_output() -> None:
+    """Drops what stdout still holds and can't get rid of: Python would try once more at its end, and complain."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

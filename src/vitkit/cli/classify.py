@@ -37,14 +37,17 @@ def classify(
     from vitkit.cli.inputs import open_pictures
     from vitkit.cli.output import Progress, complain, open_output
     from vitkit.engine.predict import BATCH_SIZE
+    from vitkit.files import check_new_file
 
     if as_json and as_csv:
         raise ConfigError("--json and --csv contradict each other; choose one")
     if threshold is not None and not 0 <= threshold <= 1:
         raise ConfigError(f"--threshold is {threshold}; allowed: a probability from 0 to 1")
+    if output is not None:
+        check_new_file(output)
     inputs = open_pictures(pictures)
     vit = load(
-        model or DEFAULT_MODEL,
+        DEFAULT_MODEL if model is None else model,
         preset=preset,
         revision=revision,
         image_size=options.parse_size(image_size),
@@ -78,7 +81,9 @@ class Text:
 
     def write(self, stream: TextIO, answer: Answer, predictions: list[Prediction]) -> None:
         """The picture and its classes."""
-        stream.write(f"{answer.picture}\n")
+        from vitkit.image.decode import describe
+
+        stream.write(f"{describe(answer.picture)}\n")
         for prediction in predictions:
             stream.write(f"  {prediction.probability:7.2%}  {prediction.class_name}\n")
         if not predictions:
@@ -111,7 +116,7 @@ class JsonLines:
 
     @staticmethod
     def _line(stream: TextIO, content: dict[str, Any]) -> None:
-        stream.write(json.dumps(content, ensure_ascii=False) + "\n")
+        stream.write(json.dumps(content) + "\n")
 
 
 class CsvRows:
@@ -123,17 +128,21 @@ class CsvRows:
     def start(self, stream: TextIO) -> None:
         """The header."""
         names = ("picture", "rank", "class_name", "class_id", "index", "probability", "error", "model", "engine")
-        csv.writer(stream, lineterminator="\n").writerow(names)
+        self._row(stream, *names)
 
     def write(self, stream: TextIO, answer: Answer, predictions: list[Prediction]) -> None:
         """A row per class."""
-        rows = csv.writer(stream, lineterminator="\n")
         for rank, p in enumerate(predictions, start=1):
-            rows.writerow(
-                (answer.picture, rank, p.class_name, p.class_id, p.index, repr(p.probability), None, *self.common)
-            )
+            found = (p.class_name, p.class_id, p.index, repr(p.probability))
+            self._row(stream, answer.picture, rank, *found, None, *self.common)
 
     def fail(self, stream: TextIO, answer: Answer) -> None:
         """A row with the error."""
         empty = (None,) * 5
-        csv.writer(stream, lineterminator="\n").writerow((answer.picture, *empty, str(answer.error), *self.common))
+        self._row(stream, answer.picture, *empty, str(answer.error), *self.common)
+
+    @staticmethod
+    def _row(stream: TextIO, *cells: str | int | None) -> None:
+        # Of what ends a line, the csv module of Python 3.11 and 3.12 quotes "\n" but not a lone "\r".
+        hard = any("\r" in str(cell) for cell in cells)
+        csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL if hard else csv.QUOTE_MINIMAL).writerow(cells)

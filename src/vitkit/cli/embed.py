@@ -37,7 +37,7 @@ def embed(
     check_embedding_file(output)
     inputs = open_pictures(pictures)
     vit = load(
-        model or DEFAULT_MODEL,
+        DEFAULT_MODEL if model is None else model,
         preset=preset,
         revision=revision,
         image_size=options.parse_size(image_size),

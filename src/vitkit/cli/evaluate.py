@@ -43,7 +43,10 @@ def evaluate(
     from vitkit.cli.output import Progress, complain, open_output
     from vitkit.config import to_dict
     from vitkit.engine.predict import BATCH_SIZE
+    from vitkit.files import check_new_file
 
+    if output is not None:
+        check_new_file(output)
     with Progress() as progress:
 
         def tell(done: int, total: int | None) -> None:
@@ -51,7 +54,7 @@ def evaluate(
             progress.advance()
 
         scores = evaluate(
-            model or DEFAULT_MODEL,
+            DEFAULT_MODEL if model is None else model,
             data,
             batch_size=batch_size or BATCH_SIZE,
             confusion=confusion,

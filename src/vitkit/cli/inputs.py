@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,8 +28,11 @@ def open_pictures(arguments: Sequence[str]) -> Iterator[Picture]:
 
 
 def _standard_input() -> Iterator[Picture]:
-    stream: Any = sys.stdin.buffer  # its type has no peek, its object does
-    if is_picture(stream.peek(16)):
+    # A process can be started without stdin. The type of `buffer` has no peek, its object does.
+    stream: Any = io.BufferedReader(io.BytesIO()) if sys.stdin is None else sys.stdin.buffer
+    head = stream.peek(16)
+    # BMW.jpg begins like a bitmap; but every picture holds a zero byte soon, and no path does.
+    if is_picture(head) and b"\0" in head:
         yield stream.read()
         return
     empty = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,8 +53,9 @@ def models(
 def _show(source: str, preset: str | None, revision: str | None, as_json: bool) -> str:
     from vitkit.api.show import describe_checkpoint, describe_preset, show, show_data
     from vitkit.checkpoint.presets import PRESETS
+    from vitkit.config import to_dict
 
-    if source in PRESETS and not as_json:
-        return describe_preset(source)
+    if source in PRESETS and not Path(source).exists():
+        return json.dumps({"preset": source, **to_dict(PRESETS[source])}) if as_json else describe_preset(source)
     checkpoint = show(source, preset=preset, revision=revision)
     return json.dumps(show_data(checkpoint)) if as_json else describe_checkpoint(checkpoint)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self, TextIO
 
-from vitkit.files import replace_file
+from vitkit.files import replace_file, writing
 
 __all__ = ["Progress", "complain", "open_output"]
 
@@ -22,7 +22,12 @@ def open_output(path: str | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
-    with replace_file(path) as part, open(part, "w", encoding="utf-8", newline="") as file:
+    # As on stdout: a file name that isn't UTF-8 is written as the bytes it is.
+    with (
+        writing(path),
+        replace_file(path) as part,
+        open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         yield file
 
 

@@ -17,6 +17,7 @@ from vitkit.checkpoint.card import Card
 from vitkit.checkpoint.read import Report
 from vitkit.engine.protocol import Engine
 from vitkit.errors import ConfigError, EngineError, ImageError
+from vitkit.explain.explanation import Explanation, explain_picture
 from vitkit.image.decode import Picture, decode, describe
 from vitkit.image.listing import list_pictures
 from vitkit.image.preprocess import Preprocess, apply, fit
@@ -48,7 +49,7 @@ class Answer:
     """What became of one picture: outputs, or the error that kept it from being answered."""
 
     picture: str
-    """Its path or URL, or a short description."""
+    """Its path or URL as it was given, else a short description."""
     logits: NDArray[np.float32] | None = None
     embedding: NDArray[np.float32] | None = None
     error: ImageError | None = None
@@ -109,20 +110,29 @@ class Predictor:
         """A picture as the module takes it: float32 [C, H, W], normalised. For one's own Dataset or loop."""
         return torch.from_numpy(apply(self._preprocess, decode(picture, channels=self._preprocess.channels)))
 
+    def explain(self, picture: Picture, *, target: int | str | None = None, method: str = "auto") -> Explanation:
+        """Which patches the answer rests on: `.map`, `.caption`, `.overlay()`, `.save("why.png")`.
+
+        `target` is the class to explain, by name or index, None the predicted one. `method` is "attention", "rollout",
+        "gradient" or "auto": the class token's attention where the head reads it, else gradient-weighted attention.
+        """
+        return explain_picture(self.module, self.card, picture, target=target, method=method)
+
     def answers(
-        self, pictures: Iterable[Picture], *, batch_size: int = BATCH_SIZE, allow_urls: bool = True
+        self, pictures: Picture | Iterable[Picture], *, batch_size: int = BATCH_SIZE, allow_urls: bool = True
     ) -> Iterator[Answer]:
         """One Answer per picture, in order, `batch_size` held in memory; a bad picture's Answer holds its error."""
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; at least 1")
         waiting: list[tuple[str, NDArray[Any] | ImageError]] = []
         ready = 0
-        for picture in pictures:
+        for picture in _several(pictures):
             try:
-                waiting.append((describe(picture), self._pixels(picture, allow_urls)))
+                waiting.append((_name(picture), self._pixels(picture, allow_urls)))
                 ready += 1
             except ImageError as error:
-                waiting.append((describe(picture), error))
+                # Without its traceback, whose frames hold the half-decoded picture for as long as the error lives.
+                waiting.append((_name(picture), ImageError(str(error))))
             # Errors alone never fill memory either: they leave as soon as nothing older waits for its batch.
             if ready == batch_size or (ready == 0 and waiting):
                 yield from self._run(waiting)
@@ -167,7 +177,7 @@ class Predictor:
                 row += 1
 
     def _sure_answers(self, pictures: Picture | Iterable[Picture], batch_size: int) -> Iterator[Answer]:
-        for answer in self.answers(_several(pictures), batch_size=batch_size):
+        for answer in self.answers(pictures, batch_size=batch_size):
             if answer.error is not None:
                 raise answer.error
             yield answer
@@ -180,6 +190,10 @@ def _is_one(pictures: object) -> bool:
     if hasattr(pictures, "shape") and hasattr(pictures, "ndim"):
         return int(pictures.ndim) <= 3
     return isinstance(pictures, bytes) or not isinstance(pictures, Iterable)
+
+
+def _name(picture: Picture) -> str:
+    return os.fsdecode(picture) if isinstance(picture, str | os.PathLike) else describe(picture)
 
 
 def _several(pictures: Any) -> Iterable[Picture]:

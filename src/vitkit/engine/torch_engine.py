@@ -40,8 +40,23 @@ class TorchEngine:
     def run(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> Outputs:
         """Outputs of one batch: "logits" [B, K] (absent without a head) and "embedding" [B, D], float32.
 
-        Raises EngineError where the model answers with something that isn't a number.
+        Raises EngineError where the model answers with something that isn't a number, and where memory runs out.
         """
+        try:
+            outputs = self._outputs(pixels)
+        except RuntimeError as error:
+            # An accelerator has a class for it, the CPU's allocator only words.
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            raise EngineError(
+                f"{self.name}: no memory for {len(pixels)} pictures at once; choose a smaller batch size (--batch-size)"
+            ) from error
+        for name, values in outputs.items():
+            if not np.isfinite(values).all():
+                raise EngineError(f"{self.name}: the {name} holds values that aren't finite; damaged weights, or dtype")
+        return outputs
+
+    def _outputs(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> Outputs:
         with torch.inference_mode():
             batch = torch.from_numpy(pixels).to(self.device)
             if self.input.dtype == "uint8":
@@ -51,7 +66,4 @@ class TorchEngine:
             outputs = {"embedding": embedding.float().cpu().numpy()}
             if self.module.spec.num_classes:
                 outputs["logits"] = self.module.head(embedding).float().cpu().numpy()
-        for name, values in outputs.items():
-            if not np.isfinite(values).all():
-                raise EngineError(f"{self.name}: the {name} holds values that aren't finite; damaged weights, or dtype")
         return outputs

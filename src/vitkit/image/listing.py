@@ -36,7 +36,7 @@ def list_pictures(sources: Iterable[str]) -> Iterator[str]:
     for source in sources:
         if is_url(source):
             yield source
-        elif Path(source).is_dir():
+        elif os.path.isdir(source):  # noqa: PTH112 -- Path("") is the current folder, and long names raise
             yield from _list_folder(source)
         elif glob.has_magic(source) and not os.path.lexists(source):
             yield from _list_glob(source)

@@ -98,6 +98,10 @@ class VitFields(TypedDict, total=False):
     drop_path: float
 
 
+# Far above any model: what a damaged file asks for is refused before it is built.
+MOST_ANY, MOST = 1_000_000, {"depth": 1_000}
+
+
 @dataclass(frozen=True, kw_only=True)
 class VitSpec:
     """A Vision Transformer encoder with its head. Raises ConfigError listing every fault at once."""
@@ -144,8 +148,9 @@ class VitSpec:
             ("pre_logits_dim", 0),
         ):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                faults.append(f"{name} is {value!r}, not a whole number of at least {least}")
+            most = MOST.get(name, MOST_ANY)
+            if type(value) is not int or not least <= value <= most:
+                faults.append(f"{name} is {value!r}, not a whole number from {least} to {most:,}")
         for name in ("dropout", "attention_dropout", "drop_path"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < 1:
@@ -246,6 +251,6 @@ def vit_spec(fields: Mapping[str, Any]) -> VitSpec:
 
 def _pair(value: object, faults: list[str]) -> tuple[int, ...]:
     pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, tuple | list) else ()
-    if len(pair) != 2 or not all(type(side) is int and side > 0 for side in pair):
+    if len(pair) != 2 or not all(type(side) is int and 0 < side <= MOST_ANY for side in pair):
         faults.append(f"image_size is {value!r}, not a positive whole number or a pair (height, width)")
     return pair

@@ -120,6 +120,33 @@ class VisionTransformer(nn.Module):
         self.card = None if self.card is None else self.card.without_classes()
         return self
 
+    def parameter_groups(
+        self, lr: float, *, weight_decay: float = 0.05, layer_decay: float = 1.0
+    ) -> list[dict[str, Any]]:
+        """Optimiser groups: no decay for biases, norms, tokens and positions; lower layers learn more slowly.
+
+        A parameter of layer n of L has the rate lr * layer_decay^(L - n): the embedding is layer 0, block i layer
+        i + 1, what comes after the blocks layer L = depth + 1 (BEiT, Bao et al., 2022). At most two groups per layer.
+        """
+        last = self.spec.depth + 1
+        groups: dict[tuple[int, bool], dict[str, Any]] = {}
+        for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            layer = last if layer_decay == 1 else self._layer_of(name)
+            decays = parameter.ndim > 1 and name not in ("cls_token", "pos_embed")
+            rate = lr * layer_decay ** (last - layer)
+            group = {"params": [], "names": [], "lr": rate, "weight_decay": weight_decay if decays else 0.0}
+            groups.setdefault((layer, decays), group)
+            groups[layer, decays]["params"].append(parameter)
+            groups[layer, decays]["names"].append(name)
+        return list(groups.values())
+
+    def _layer_of(self, name: str) -> int:
+        if name.startswith("blocks."):
+            return int(name.split(".")[1]) + 1
+        return 0 if name.startswith(("patch_embed.", "cls_token", "pos_embed")) else self.spec.depth + 1
+
     # Checkpoints live on a higher floor: these three are the package's public verbs, looked up when called.
 
     @classmethod

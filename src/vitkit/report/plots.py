@@ -1,32 +1,45 @@
-"""Plots as PNG files, drawn with matplotlib's objects alone: no pyplot, no display, no global state."""
+"""Plots as PNGs, drawn with matplotlib's objects alone: no pyplot, no display, no global state."""
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitkit.errors import ConfigError
-from vitkit.files import replace_file
+from vitkit.files import replace_file, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["check_output", "confusion_matrix_picture"]
+_Points: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+__all__ = ["check_output", "confusion_matrix_picture", "curves_picture", "scatter_picture", "similarity_picture"]
 
 MOST_WHOLE = 40  # classes: up to here the whole matrix is drawn, its names readable
 MOST_CONFUSED = 30  # classes drawn of more
 MOST_NUMBERED = 20  # classes: up to here every cell has room for its count
 NAME_LENGTH = 24
 DPI = 120
+
+INK, FAINT = "0.2", "0.85"
+FIRST, SECOND = "#3b5bdb", "#e8590c"  # what was trained on, and what was held out
+# Petroff, 2021, arXiv:2107.02270, ten colours that colour-blind readers tell apart too.
+COLOURS = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
+MARKERS = "o^sDv"  # one after the other where there are more classes than colours
+MOST_STEPS = 200  # points of a curve
+MOST_NAMED = 32  # classes of a scatter plot: up to here the legend names them
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,25 +65,200 @@ def check_output(file: str | os.PathLike[str]) -> None:
 
 
 def confusion_matrix_picture(
-    confusion: Sequence[tuple[int, int, int]], class_names: Sequence[str], file: str | os.PathLike[str]
-) -> None:
-    """Writes the confusion matrix as a PNG: a row for each class, a column for each class it was taken for.
+    confusion: Sequence[tuple[int, int, int]],
+    class_names: Sequence[str],
+    file: str | os.PathLike[str] | None = None,
+) -> bytes:
+    """The confusion matrix as a PNG, its bytes: a row for each class, a column for each class it was taken for.
 
     `confusion` holds (label, predicted class, pictures) for the pairs that occurred, as indices into `class_names`. The
     colour is the share of a row's pictures, on a scale of square roots, so that rare confusions show; blue is right,
     orange wrong, a grey row a class without pictures. Up to 40 classes are drawn whole; of more, the 30 of the
-    commonest confusions, and all other classes as one last column. Raises ConfigError as `check_output` does.
+    commonest confusions, and all other classes as one last column. Written to `file` too, where given: raises
+    ConfigError as `check_output` does.
     """
-    check_output(file)
+    if file is not None:
+        check_output(file)
     table = _select(confusion, class_names)
     count = sum(times for _, _, times in confusion)
     correct = sum(times for label, said, times in confusion if label == said)
     title = f"top-1 {100 * correct / max(count, 1):.1f} % of {count:,} {'picture' if count == 1 else 'pictures'}"
     if len(table.rows) < len(class_names):
         title += f"; {len(table.rows)} of {len(class_names):,} classes, the most confused"
-    figure = _draw(table, title)
-    with replace_file(file) as part:
-        figure.savefig(part, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15, facecolor="white")
+    return _finish(_draw(table, title), file)
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One quantity of a training's log."""
+
+    title: str
+    key: str
+    percent: bool = False
+
+
+PANELS = (_Panel("loss", "loss"), _Panel("accuracy, %", "accuracy", percent=True), _Panel("learning rate", "lr"))
+
+
+def curves_picture(rows: Sequence[Mapping[str, Any]], file: str | os.PathLike[str] | None = None) -> bytes:
+    """Loss, accuracy and learning rate over the steps as a PNG, its bytes; written to `file` too, where given.
+
+    `rows` are a training's log: "step" and any of "loss", "accuracy" (0..1) and "lr". A row with "kind": "evaluation"
+    speaks of held-out pictures, as do the keys "val_loss" and "val_accuracy". Of many training steps the mean is drawn,
+    in at most 200 stretches, over a pale line of every step. What no row tells has no panel. Raises ConfigError where
+    there is nothing to draw.
+    """
+    new_figure = _import_figure()
+    from matplotlib.ticker import MaxNLocator
+
+    drawn = [(panel, *_series(rows, panel.key)) for panel in PANELS]
+    drawn = [entry for entry in drawn if len(entry[1][0]) or len(entry[2][0])]
+    if not drawn:
+        raise ConfigError("no curve can be drawn: no row has a step and a loss, an accuracy or a learning rate")
+    figure = new_figure(figsize=(3.5 * len(drawn) + 0.2, 2.9), layout="constrained")
+    for number, (panel, training, held_out) in enumerate(drawn, start=1):
+        axes = figure.add_subplot(1, len(drawn), number)
+        scale = 100 if panel.percent else 1
+        steps, values = training
+        if len(steps) > MOST_STEPS:
+            axes.plot(steps, scale * values, color=FIRST, linewidth=0.5, alpha=0.25)
+        # A stretch is at least one step: few steps are drawn as they are.
+        stretches = [part for part in np.array_split(np.arange(len(steps)), MOST_STEPS) if len(part)]
+        middles = np.array([[steps[part].mean(), values[part].mean()] for part in stretches]).reshape(-1, 2)
+        few = "." if len(steps) == 1 else ""
+        axes.plot(middles[:, 0], scale * middles[:, 1], few, color=FIRST, linewidth=1.3, label="training")
+        if len(held_out[0]):
+            dots = "o-" if len(held_out[0]) <= 40 else "-"
+            axes.plot(
+                held_out[0], scale * held_out[1], dots, color=SECOND, linewidth=1.3, markersize=3, label="held out"
+            )
+            if len(steps):
+                axes.legend(frameon=False, fontsize=8)
+        axes.set_title(panel.title, fontsize=10, loc="left", color=INK)
+        axes.set_xlabel("step", fontsize=8, color=INK)
+        _calm(axes)
+        axes.grid(color=FAINT, linewidth=0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        axes.yaxis.set_major_locator(MaxNLocator(6))
+        axes.yaxis.set_major_formatter("{x:g}")
+        if not panel.percent:
+            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]) if values.size and values.min() < 0 else 0)
+    return _finish(figure, file)
+
+
+def _series(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[_Points, _Points]:
+    """(steps, values) of training and of held-out pictures."""
+    training: list[tuple[float, float]] = []
+    held_out: list[tuple[float, float]] = []
+    for row in rows:
+        if "step" not in row:
+            continue
+        evaluation = row.get("kind") == "evaluation"
+        if row.get(key) is not None:
+            (held_out if evaluation else training).append((row["step"], row[key]))
+        if row.get(f"val_{key}") is not None:
+            held_out.append((row["step"], row[f"val_{key}"]))
+    first, second = (np.array(points, np.float64).reshape(-1, 2) for points in (training, held_out))
+    return (first[:, 0], first[:, 1]), (second[:, 0], second[:, 1])
+
+
+def scatter_picture(
+    points: NDArray[np.floating],
+    labels: Sequence[int] | NDArray[np.integer],
+    class_names: Sequence[str],
+    file: str | os.PathLike[str] | None = None,
+    *,
+    title: str = "",
+) -> bytes:
+    """Points [n, 2], such as embeddings brought to a plane, coloured by class, as a PNG, its bytes; with a legend.
+
+    `labels` are indices into `class_names`. Axes have no numbers: only nearness means something. Of more than 32
+    classes none is named. Written to `file` too, where given. Raises ConfigError for shapes that disagree.
+    """
+    labels = np.asarray(labels)
+    if points.ndim != 2 or points.shape[1] != 2 or labels.shape != points.shape[:1]:
+        raise ConfigError(f"points are {list(points.shape)}, labels {list(labels.shape)}; allowed: [n, 2] and [n]")
+    present = np.unique(labels)
+    named = len(present) <= MOST_NAMED
+    figure = _import_figure()(figsize=(6.0 if named else 5.0, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    size = float(np.clip(6000 / max(len(points), 1), 5, 36))
+    for place, label in enumerate(present):
+        axes.scatter(
+            points[labels == label, 0],
+            points[labels == label, 1],
+            s=size,
+            color=COLOURS[place % len(COLOURS)],
+            marker=MARKERS[place // len(COLOURS) % len(MARKERS)],
+            edgecolors="white",
+            linewidths=0.3,
+        )
+    if named and len(present):
+        for dots, name in zip(axes.collections, _shorten(present.tolist(), class_names), strict=True):
+            dots.set_label(name.lstrip("_").replace("$", r"\$") or " ")  # a label that starts with _ is left out
+        figure.legend(loc="outside right upper", frameon=False, fontsize=9, markerscale=max(1, 5 / size**0.5))
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_color(FAINT)
+    axes.set_title(title, fontsize=10, loc="left", color=INK, parse_math=False)
+    return _finish(figure, file)
+
+
+def similarity_picture(
+    positions: NDArray[np.floating], grid: tuple[int, int], file: str | os.PathLike[str] | None = None
+) -> bytes:
+    """The cosine similarity of every patch's position embedding to all others', as a PNG, its bytes.
+
+    `positions` [h*w, D], row by row, without the prefix tokens' rows. A tile for each patch, at its place, shows its
+    similarity to the whole grid (Dosovitskiy et al., 2021, figure 7). Written to `file` too, where given.
+    """
+    h, w = grid
+    if positions.ndim != 2 or len(positions) != h * w:
+        raise ConfigError(f"positions are {list(positions.shape)}; a grid of {h} x {w} patches needs [{h * w}, D]")
+    units = positions / np.maximum(np.linalg.norm(positions, axis=1, keepdims=True), 1e-12)
+    tiles = (units @ units.T).reshape(h, w, h, w)
+    figure = _import_figure()(figsize=(5.0, 4.3 * h * h / (w * w) + 0.5), layout="constrained")
+    axes = figure.add_subplot()
+    lowest = min(float(tiles.min()), 0.0)
+    plane = tiles.transpose(0, 2, 1, 3).reshape(h * h, w * w)
+    image = axes.imshow(plane, cmap="viridis", vmin=lowest, vmax=1, interpolation="nearest")
+    for length, cut in ((w, axes.axvline), (h, axes.axhline)):
+        for tile in range(1, length):
+            cut(tile * length - 0.5, color="white", linewidth=float(np.clip(20 / length, 0.6, 5)))
+    step = -(-max(h, w) // 8)
+    for length, put in ((w, axes.set_xticks), (h, axes.set_yticks)):
+        places = range(0, length, step)
+        put([(place + 0.5) * length - 0.5 for place in places], [str(place + 1) for place in places])
+    axes.set_xlabel("patch column", fontsize=8, color=INK)
+    axes.set_ylabel("patch row", fontsize=8, color=INK)
+    _calm(axes)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=7, length=2)
+    bar.set_label("cosine similarity", fontsize=8, color=INK)
+    return _finish(figure, file)
+
+
+def _calm(axes: Axes) -> None:
+    """Small grey numbers, and lines only left and below."""
+    axes.tick_params(labelsize=7, length=2, colors="0.4")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.set_axisbelow(True)
+
+
+def _finish(figure: Figure, file: str | os.PathLike[str] | None) -> bytes:
+    """The figure as a PNG, its bytes; in `file` too, whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15, facecolor="white")
+    if file is not None:
+        check_output(file)
+        with writing(file), replace_file(file) as part:
+            part.write_bytes(buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _import_figure() -> type[Figure]:

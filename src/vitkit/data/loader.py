@@ -1,0 +1,155 @@
+"""Batches by step number: any step's batch can be made directly, and it is the same bits however it is made."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitkit.data.augment import Augmentation, AugmentSpec
+from vitkit.data.batch import Batch
+from vitkit.data.keys import permutation
+from vitkit.data.mix import MixSpec, draw_mix, mix_labels, mix_pictures
+from vitkit.data.store import Store
+from vitkit.data.workers import Workers
+from vitkit.errors import ConfigError, DataError, list_faults
+from vitkit.image.decode import Pixels
+from vitkit.image.preprocess import Preprocess
+
+__all__ = ["Loader"]
+
+
+class Loader:
+    """Pictures of `store` as batches, epoch after epoch; step s is batch s mod `steps_per_epoch` of its epoch.
+
+    Each of `augment` gives one view; without any there is one, the centre at `preprocess.size`. With `shuffle`, order
+    is a function of (seed, epoch), else it is the store's. Pictures are augmented, mixed and normalised here, batch by
+    batch on `device`; workers only decode, and only where the store isn't in memory. A script that uses them runs
+    under `if __name__ == "__main__":`, as spawned processes import it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        labels: NDArray[np.int64],
+        num_classes: int,
+        preprocess: Preprocess,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        augment: Sequence[Augmentation] = (),
+        mix: MixSpec | None = None,
+        workers: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if not len(store) or len(store) != len(labels):
+            raise DataError(f"the loader has {len(store)} pictures and {len(labels)} labels; give as many, at least 1")
+        faults = []
+        if batch_size < 1:
+            faults.append(f"batch_size is {batch_size}; give 1 or more")
+        if workers < 0:
+            faults.append(f"workers is {workers}; give 0 or more")
+        if mix is not None and len(augment) > 1:
+            faults.append(f"mix is set and there are {len(augment)} views; mixing takes one view")
+        faults += [
+            f"an augmentation takes pictures of {each.held}, the store holds {store.size} (height, width)"
+            for each in augment
+            if each.held != store.size
+        ]
+        if faults:
+            raise ConfigError(f"loader: {list_faults(faults)}")
+        self._store = store
+        self.labels = labels
+        self._num_classes = num_classes
+        self._views = tuple(augment) or (Augmentation(AugmentSpec(), store.size, preprocess.size),)
+        self._mix = mix
+        self._mean, self._std = (
+            torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
+            for values in (preprocess.mean, preprocess.std)
+        )
+        self._seed = seed
+        self._shuffle = shuffle
+        self.batch_size = min(batch_size, len(store))
+        self._count = 0 if store.in_memory else workers
+        self._workers: Workers | None = None
+        self._device = torch.device(device)
+        self._order = (-1, np.empty(0, np.int64))  # the epoch it is of
+        whole, rest = divmod(len(store), self.batch_size)
+        self.steps_per_epoch: int = whole + (rest > 0 and not drop_last)
+
+    def __len__(self) -> int:
+        """The number of pictures."""
+        return len(self._store)
+
+    def __enter__(self) -> Loader:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the workers."""
+        self.close()
+
+    def close(self) -> None:
+        """Ends the workers; they start again when they are needed."""
+        if self._workers is not None:
+            self._workers.close()
+        self._workers = None
+
+    def indices(self, step: int) -> NDArray[np.int64]:
+        """Which pictures the batch of `step` holds, [B]."""
+        epoch, turn = divmod(step, self.steps_per_epoch)
+        return self._epoch_order(epoch)[turn * self.batch_size : (turn + 1) * self.batch_size].copy()
+
+    def batch(self, step: int) -> Batch:
+        """The batch of `step`, made here and now: a function of the loader's arguments and `step`."""
+        indices = self.indices(step)
+        return self._assemble(step, indices, self._store.take(indices))
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """The batches of steps start..stop-1, read ahead by the workers where there are any."""
+        if not self._count:
+            for step in range(start, stop):
+                yield self.batch(step)
+            return
+        if self._workers is None or not self._workers.alive:
+            self._workers = Workers(self._store, self._count)
+        steps = range(start, stop)
+        asked, kept = itertools.tee(self.indices(step) for step in steps)  # the workers are ahead of us
+        for step, indices, pixels in zip(steps, kept, self._workers.take(asked), strict=True):
+            yield self._assemble(step, indices, pixels)
+
+    def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
+        if not self._shuffle:
+            epoch = 0
+        held, order = self._order
+        if held != epoch:
+            order = permutation(self._seed, epoch, len(self)) if self._shuffle else np.arange(len(self))
+            self._order = (epoch, order)
+        return order
+
+    def _assemble(self, step: int, indices: NDArray[np.int64], pixels: Pixels) -> Batch:
+        pictures = torch.from_numpy(pixels).to(self._device)
+        epoch = step // self.steps_per_epoch
+        views = tuple(
+            self._normalise(view.apply(view.draw(self._seed, epoch, indices), pictures)) for view in self._views
+        )
+        targets = {"label": torch.from_numpy(self.labels[indices]).to(self._device)}
+        if self._mix is not None:
+            mix = draw_mix(self._mix, self._seed, step, self._views[0].size)
+            views = tuple(mix_pictures(mix, view) for view in views)
+            targets["label_weights"] = mix_labels(mix, targets["label"], self._num_classes, self._mix.label_smoothing)
+        weight = torch.ones(len(indices), device=self._device)
+        return Batch(views, targets, torch.from_numpy(indices).to(self._device), weight)
+
+    def _normalise(self, pictures: Tensor) -> Tensor:
+        """In place on 0..1, with the arithmetic of `image.preprocess.normalize`."""
+        return pictures.sub_(self._mean).div_(self._std)

@@ -1,0 +1,97 @@
+"""A stratified split that depends on the pictures' bytes and the seed alone, and never tears equal pictures apart."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitkit.data.keys import uniform
+from vitkit.data.samples import Samples, Splits, check_trainable, note_absent
+from vitkit.errors import ConfigError, DataError, list_faults
+from vitkit.files import sha256_of
+from vitkit.image.decode import Picture
+
+__all__ = ["split"]
+
+
+def split(samples: Samples, *, val_fraction: float = 0.2, seed: int = 0) -> Splits:
+    """Holds out `val_fraction` of each class's pictures, drawn by (seed, content).
+
+    Pictures whose bytes are equal stay on one side. Those that stand under several classes are learnt from and never
+    held out: no answer to them could be right. A class is on both sides where at least two different pictures bear it
+    and one of them bears no other; else it is only in train, which is logged. Neither file names nor their order
+    matter, and adding pictures moves few others.
+
+    Raises DataError for files that can't be read, and as `Splits`; ConfigError for a fraction outside 0..1.
+    """
+    if not 0 < val_fraction < 1:
+        raise ConfigError(f"val_fraction is {val_fraction}; give a fraction between 0 and 1, both excluded")
+    check_trainable(samples)
+    digests = _digests(samples)
+    # What the digest says, shortened to the 64 bits that a key has.
+    words = np.array([int.from_bytes(digest[:8], "little", signed=True) for digest in digests], np.int64)
+    draws = uniform(seed, 0, words, "split")
+    bearers: dict[bytes, list[int]] = {}
+    for at, digest in enumerate(digests):
+        bearers.setdefault(digest, []).append(at)
+    pure: list[list[list[int]]] = [[] for _ in samples.class_names]  # class -> groups of equal pictures
+    torn = set()  # classes with a picture that other classes claim too
+    for group in sorted(bearers.values(), key=lambda group: (draws[group[0]], digests[group[0]])):
+        labels = {int(samples.labels[at]) for at in group}
+        if len(labels) == 1:
+            pure[labels.pop()].append(group)
+        else:
+            torn |= labels
+    held_out: list[int] = []
+    for label, count in enumerate(samples.counts().tolist()):
+        if pure[label] and (len(pure[label]) > 1 or label in torn):
+            held_out += _choose(pure[label], min(max(1, round(val_fraction * count)), count - 1))
+    inside = np.zeros(len(samples), bool)
+    inside[held_out] = True
+    if not inside.any():
+        raise DataError(f"{samples.name} has no two different pictures of any class, so none can be held out; add some")
+    train = samples.subset(np.flatnonzero(~inside), f"{samples.name} (train)")
+    splits = Splits(train, samples.subset(np.flatnonzero(inside), f"{samples.name} (held out)"))
+    note_absent(splits)
+    return splits
+
+
+def _choose(groups: list[list[int]], wanted: int) -> list[int]:
+    """The first groups that fit into `wanted` pictures; the smallest one where none does."""
+    chosen: list[int] = []
+    for group in groups:
+        if len(chosen) + len(group) <= wanted:
+            chosen += group
+    return chosen or min(groups, key=len)
+
+
+def _digests(samples: Samples) -> list[bytes]:
+    faults: list[str] = []
+
+    def digest(at: int) -> bytes:
+        try:
+            return _digest(samples.pictures[at])
+        except OSError as error:
+            faults.append(f"{samples.describe(at)} ({error.strerror})")
+            return b""
+
+    with ThreadPoolExecutor(1 if samples.lazy else 8) as pool:
+        digests = list(pool.map(digest, range(len(samples))))
+    if faults:
+        raise DataError(f"{samples.name}: {len(faults)} pictures can't be read: {list_faults(sorted(faults))}")
+    return digests
+
+
+def _digest(picture: Picture) -> bytes:
+    """SHA-256 of a file's bytes, or of an array's shape and values."""
+    if isinstance(picture, str | os.PathLike):
+        return bytes.fromhex(sha256_of(Path(picture)))
+    if isinstance(picture, bytes):
+        return hashlib.sha256(picture).digest()
+    values: NDArray[np.generic] = np.ascontiguousarray(picture)
+    return hashlib.sha256(f"{values.dtype} {values.shape} ".encode() + values.tobytes()).digest()

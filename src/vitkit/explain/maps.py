@@ -1,0 +1,185 @@
+"""Which patches an answer rests on: maps from attention weights and their gradients, one per picture.
+
+Attention rollout: Abnar and Zuidema, 2020, arXiv:2005.00928, equation 1. Gradient-weighted attention: Chefer, Gur and
+Wolf, "Generic Attention-model Explainability", 2021, arXiv:2103.15679, equations 5 and 6.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from vitkit.errors import ConfigError, EngineError, nearest
+from vitkit.explain.record import record
+from vitkit.model.vit import VisionTransformer
+
+__all__ = [
+    "METHODS",
+    "Maps",
+    "attention_rollout",
+    "check_method",
+    "class_token_attention",
+    "eval_mode",
+    "explain",
+    "gradient_weighted",
+    "patch_attention",
+]
+
+Pool: TypeAlias = Literal["cls", "mean"]
+
+METHODS = ("auto", "attention", "rollout", "gradient")
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """Maps of B pictures, and what they explain."""
+
+    values: NDArray[np.float32]
+    """[B, h, w] over the patches, >= 0; each picture's sum to 1, all equal where nothing stands out."""
+    method: str
+    """What was computed, in words for a caption."""
+    targets: NDArray[np.int64] | None
+    """[B] the classes explained, or None without a head. Attention and rollout maps are the same for every class."""
+    outputs: NDArray[np.float32]
+    """[B, K] logits, or embeddings without a head."""
+
+
+def class_token_attention(attention: Sequence[Tensor], num_prefix: int) -> Tensor:
+    """Where the class token looks in the last layer, mean of the heads: layers [B, A, N, N] to [B, h*w]."""
+    return _read(attention[-1].mean(dim=1), "cls", num_prefix)
+
+
+def patch_attention(attention: Sequence[Tensor], num_prefix: int) -> Tensor:
+    """Where the patches look in the last layer, mean of heads and patches: layers [B, A, N, N] to [B, h*w]."""
+    return _read(attention[-1].mean(dim=1), "mean", num_prefix)
+
+
+def attention_rollout(attention: Sequence[Tensor], pool: Pool, num_prefix: int) -> Tensor:
+    """Attention multiplied through all layers, half of each the residual: layers [B, A, N, N] to [B, h*w]."""
+    identity = torch.eye(attention[0].shape[-1], device=attention[0].device)
+    rolled = identity
+    for weights in attention:
+        mixed = 0.5 * weights.mean(dim=1) + 0.5 * identity
+        rolled = mixed / mixed.sum(dim=-1, keepdim=True) @ rolled
+    return _read(rolled, pool, num_prefix)
+
+
+def gradient_weighted(attention: Sequence[Tensor], gradients: Sequence[Tensor], pool: Pool, num_prefix: int) -> Tensor:
+    """C = relu(dA * A), mean of the heads, accumulated as R = R + C R from R = 1: layers [B, A, N, N] to [B, h*w].
+
+    The starting identity, which says the same of every patch, is left out: below, `relevance` is R - 1.
+    """
+    relevance = torch.zeros_like(attention[0][:, 0])
+    for weights, gradient in zip(attention, gradients, strict=True):
+        change = (gradient * weights).relu().mean(dim=1)
+        relevance = relevance + change + change @ relevance
+    return _read(relevance, pool, num_prefix)
+
+
+def explain(
+    module: VisionTransformer,
+    pixels: Tensor,
+    *,
+    target: int | Sequence[int] | None = None,
+    method: str = "auto",
+) -> Maps:
+    """Maps of the patches behind the answers to normalised pixels [B, C, H, W]; `target` None: the predicted classes.
+
+    "auto" is the class token's attention where the head reads that token, else gradient-weighted attention; with a
+    `target` always the latter, the only one that differs between classes. "gradient" explains the target's logit, or
+    the embedding's squared norm where there is no head. The module is run in eval mode and left as it was.
+
+    Raises ConfigError for an unknown method or class, EngineError where the model's answer isn't a number.
+    """
+    spec = module.spec
+    targets = _check_targets(target, method, spec.num_classes, len(pixels))
+    if method == "auto":
+        method = "attention" if spec.pool == "cls" and target is None else "gradient"
+    weight = module.patch_embed.proj.weight
+    pixels = pixels.to(device=weight.device, dtype=weight.dtype)
+    by_gradient = method == "gradient"
+    with (
+        torch.inference_mode(False),
+        torch.set_grad_enabled(by_gradient),
+        eval_mode(module),
+        record(module, [-1] if method == "attention" else None, gradients=by_gradient) as recorded,
+    ):
+        outputs = module(pixels.clone())  # a tensor born in inference mode can't take part in a graph
+        if not outputs.isfinite().all():
+            raise EngineError("the model answers with values that aren't finite; damaged weights, or dtype")
+        if targets is None and spec.num_classes:
+            targets = outputs.detach().argmax(dim=-1).cpu()
+        score = outputs.float().square() if targets is None else outputs.gather(1, targets[:, None].to(outputs.device))
+        gradients = recorded.attention_gradients(score) if by_gradient else []
+    attention, P = recorded.attention(), spec.num_prefix_tokens
+    if by_gradient:
+        values = gradient_weighted(attention, gradients, spec.pool, P)
+        name = "gradient-weighted attention" + (" of the embedding's norm" if targets is None else "")
+    elif method == "rollout":
+        values, name = attention_rollout(attention, spec.pool, P), "attention rollout"
+    elif spec.pool == "cls":
+        values, name = class_token_attention(attention, P), "class-token attention, last block"
+    else:
+        values, name = patch_attention(attention, P), "attention between patches, last block"
+    h, w = pixels.shape[2] // spec.patch_size, pixels.shape[3] // spec.patch_size
+    return Maps(
+        values=_normalise(values).reshape(-1, h, w).numpy(),
+        method=name,
+        targets=None if targets is None else targets.numpy(),
+        outputs=outputs.detach().float().cpu().numpy(),
+    )
+
+
+def _read(relevance_BNN: Tensor, pool: Pool, num_prefix: int) -> Tensor:
+    """What the pooled token takes from each patch: the class token's row, or the mean of the patches' rows."""
+    rows = relevance_BNN[:, 0] if pool == "cls" else relevance_BNN[:, num_prefix:].mean(dim=1)
+    return rows[:, num_prefix:]
+
+
+def _normalise(values: Tensor) -> Tensor:
+    """[B, h*w] to sums of 1; all equal where a picture's values are all zero."""
+    values = values.cpu().double()  # MPS has no float64
+    total = values.sum(dim=1, keepdim=True)
+    return torch.where(total > 0, values / total, 1 / values.shape[1]).float()
+
+
+def _check_targets(target: int | Sequence[int] | None, method: str, num_classes: int, count: int) -> Tensor | None:
+    check_method(method, target)
+    if target is None:
+        return None
+    if not num_classes:
+        raise ConfigError(f"class {target} is to be explained, but the model has no head; leave the class out")
+    targets = [target] * count if isinstance(target, int) else [int(index) for index in target]
+    if len(targets) != count:
+        raise ConfigError(f"{len(targets)} classes are to be explained for {count} pictures; give one each")
+    for index in targets:
+        if not 0 <= index < num_classes:
+            raise ConfigError(f"class {index} is to be explained; this model has the classes 0 to {num_classes - 1}")
+    return torch.tensor(targets)
+
+
+def check_method(method: str, target: object = None) -> None:
+    """Raises ConfigError for an unknown method, or one that can't explain a chosen class."""
+    if method not in METHODS:
+        raise ConfigError(f"method {method!r} is unknown; allowed: {', '.join(METHODS)}{nearest(method, METHODS)}")
+    if target is not None and method in ("attention", "rollout"):
+        raise ConfigError(f"method {method!r} gives one map for all classes; for class {target} use 'gradient'")
+
+
+@contextlib.contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Puts every part of `module` in eval mode inside the block, and back into its own mode after."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True

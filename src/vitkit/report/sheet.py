@@ -1,0 +1,83 @@
+"""Many pictures on one sheet, with captions: Pillow alone."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from vitkit.errors import ConfigError
+from vitkit.files import replace_file, writing
+
+__all__ = ["sheet_picture"]
+
+SIDE = 112  # pixels: tiny pictures are enlarged by whole pixels to about this, large ones reduced to LARGEST
+LARGEST = 224
+GAP = 10
+LETTER = 12  # points
+INK, PAPER = (60, 60, 66), (255, 255, 255)
+
+
+def sheet_picture(
+    pictures: Sequence[NDArray[np.uint8]],
+    captions: Sequence[str] = (),
+    *,
+    columns: int | None = None,
+    file: str | os.PathLike[str] | None = None,
+) -> bytes:
+    """A PNG of pictures uint8 [H, W, C] in rows of `columns` (None: wider than high), each with its caption below.
+
+    C is 1 (grey) or 3. Tiny pictures are enlarged by whole pixels. A caption is cut to its picture's width. Returns the
+    PNG's bytes; writes them to `file` too, where given. Raises ConfigError without pictures, or for captions that don't
+    match.
+    """
+    if not len(pictures):
+        raise ConfigError("a sheet of no pictures can't be drawn; give at least one")
+    if len(captions) not in (0, len(pictures)):
+        raise ConfigError(f"a sheet has {len(captions)} captions for {len(pictures)} pictures; give one each, or none")
+    tiles = [_tile(picture) for picture in pictures]
+    width, height = max(tile.width for tile in tiles), max(tile.height for tile in tiles)
+    per_row = min(columns or math.ceil(math.sqrt(1.6 * len(tiles))), len(tiles))
+    font = ImageFont.load_default(LETTER)
+    strip = LETTER + 8 if captions else 0
+    across, down = width + GAP, height + strip + GAP
+    sheet = Image.new("RGB", (per_row * across + GAP, -(-len(tiles) // per_row) * down + GAP), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, tile in enumerate(tiles):
+        left, top = GAP + number % per_row * across, GAP + number // per_row * down
+        sheet.paste(tile, (left, top))
+        if captions:
+            draw.text((left, top + tile.height + 4), _cut(captions[number], width, font), fill=INK, font=font)
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG", optimize=True)
+    if file is not None:
+        with writing(file), replace_file(file) as part:
+            Path(part).write_bytes(buffer.getvalue())
+    return buffer.getvalue()
+
+
+def _tile(picture: NDArray[np.uint8]) -> Image.Image:
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] not in (1, 3) or 0 in picture.shape:
+        raise ConfigError(f"a sheet's picture is {picture.dtype} {list(picture.shape)}; allowed: uint8 [H, W, 1 or 3]")
+    tile = Image.fromarray(picture if picture.shape[2] == 3 else np.repeat(picture, 3, axis=2))
+    times = SIDE // max(tile.size)
+    if times > 1:
+        return tile.resize((tile.width * times, tile.height * times), Image.Resampling.NEAREST)
+    tile.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
+    return tile
+
+
+def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text on one line, ended by "…" where it is wider than `width` pixels."""
+    line = " ".join(text.split())
+    if font.getlength(line) <= width:
+        return line
+    while line and font.getlength(f"{line}…") > width:
+        line = line[:-1]
+    return f"{line.rstrip()}…"

@@ -1,0 +1,61 @@
+"""The one log of a training: a line of JSON per step and per evaluation, from which every curve and table is made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vitkit.errors import DataError
+from vitkit.files import replace_file
+
+__all__ = ["CLOCK_FIELDS", "Log", "read_log"]
+
+CLOCK_FIELDS = ("seconds", "images_per_s")
+"""Fields that tell the time; all others are equal in an interrupted and an uninterrupted training."""
+
+
+class Log:
+    """Appends to `path`; when a training resumes, rows past its checkpoint are dropped first."""
+
+    def __init__(self, path: Path, *, keep_steps: int) -> None:
+        if path.exists():
+            rows = [row for row in read_log(path) if row["step"] < keep_steps or _ends(row, keep_steps)]
+            with replace_file(path) as part:
+                part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  # open as long as the training
+
+    def step(self, step: int, epoch: int, values: dict[str, float], seconds: float, pictures: int) -> None:
+        """One optimiser step, numbered from 0."""
+        clock = {"seconds": round(seconds, 6), "images_per_s": round(pictures / max(seconds, 1e-9), 2)}
+        self._write({"kind": "step", "step": step, "epoch": epoch, **values, **clock})
+
+    def evaluation(self, step: int, scores: dict[str, float], weights: str) -> None:
+        """Scores after `step` steps of the "raw" weights or their moving average, "ema"."""
+        self._write({"kind": "evaluation", "step": step, "weights": weights, **scores})
+
+    def close(self) -> None:
+        """No more rows."""
+        self._file.close()
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self._file.write(json.dumps(row) + "\n")
+
+
+def _ends(row: dict[str, Any], steps: int) -> bool:
+    """An evaluation after the last kept step belongs to it."""
+    return bool(row["kind"] == "evaluation" and row["step"] == steps)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The rows; a last line that a kill cut short is left out. DataError for any other damage."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    rows = []
+    for number, line in enumerate(lines):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number == len(lines) - 1 and not line.endswith("\n"):
+                break
+            raise DataError(f"{path}: line {number + 1} isn't JSON; the log was edited or damaged") from None
+    return rows

@@ -1,0 +1,90 @@
+"""What a training step computes: objectives own whatever training needs beyond the model (decoders, teachers, ...)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitkit.data.batch import Batch
+
+__all__ = ["Classification", "Loss", "Objective", "Step"]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What is minimised, and its named parts for the log (detached scalars)."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """Base of every objective. Its parameters train beside the model's, its buffers and teachers are saved with it.
+
+    `score` names the entry of `validate` by which the best checkpoint is chosen, higher being better.
+    """
+
+    score: str | None = None
+
+    def forward(self, model: nn.Module, batch: Batch, step: int) -> Loss:
+        """The loss of one batch."""
+        raise TypeError(f"{type(self).__name__} says no loss: an objective overrides forward")
+
+    def after_step(self, model: nn.Module, step: int) -> None:
+        """Runs after the optimiser's step: a teacher's moving average and the like. Nothing by default."""
+
+    def validate(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+        """Named scores on held-out batches, the model in eval mode. None by default."""
+        return {}
+
+
+class Step(nn.Module):
+    """The one module whose forward returns the loss: what DDP and FSDP2 wrap, and torch.compile compiles."""
+
+    def __init__(self, model: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, batch: Batch, step: int) -> Loss:
+        """The objective's loss of `batch` at `step`."""
+        loss: Loss = self.objective(self.model, batch, step)
+        return loss
+
+
+class Classification(Objective):
+    """Cross-entropy on labels, smoothed (Szegedy et al., 2016), or on the soft labels that MixUp and CutMix give."""
+
+    score = "accuracy"
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.label_smoothing = label_smoothing
+
+    def forward(self, model: nn.Module, batch: Batch, step: int) -> Loss:
+        """Mean cross-entropy over the batch, pictures weighted by `batch.weight`."""
+        logits = model(batch.views[0]).float()
+        if "label_weights" in batch.targets:
+            losses = -(batch.targets["label_weights"] * logits.log_softmax(dim=-1)).sum(dim=-1)
+        else:
+            losses = F.cross_entropy(
+                logits, batch.targets["label"], label_smoothing=self.label_smoothing, reduction="none"
+            )
+        total = (losses * batch.weight).sum() / batch.weight.sum()
+        return Loss(total, {})
+
+    @torch.inference_mode()
+    def validate(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+        """Accuracy (share of right first answers) and mean cross-entropy."""
+        right = count = 0
+        loss = 0.0
+        for batch in batches:
+            logits, labels = model(batch.views[0]).float(), batch.targets["label"]
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            right += int((logits.argmax(dim=-1) == labels).sum())
+            count += len(labels)
+        return {"accuracy": right / count, "loss": loss / count}

@@ -1,0 +1,100 @@
+"""What a training does, as data: one schema for Python, the command's flags and recipes in TOML."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from vitkit.config import from_dict
+from vitkit.data.augment import AugmentSpec
+from vitkit.data.mix import MixSpec
+from vitkit.errors import ConfigError, list_faults
+
+__all__ = ["TrainSpec", "differences", "read_recipe"]
+
+
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """Everything that decides the weights a training ends with, and its budget. ConfigError lists all faults."""
+
+    epochs: int = field(default=20, metadata=_help("passes over the training pictures"))
+    minutes: float | None = field(default=None, metadata=_help("plan the schedule to end after so many minutes"))
+    batch_size: int = field(default=64, metadata=_help("pictures per step"))
+    lr: float = field(default=1e-3, metadata=_help("peak learning rate"))
+    weight_decay: float = field(default=0.05, metadata=_help("on weights; not on biases, norms, tokens, positions"))
+    optimizer: Literal["adamw", "adam"] = field(default="adamw", metadata=_help("decoupled weight decay, or none"))
+    beta2: float = field(default=0.999, metadata=_help("AdamW's second moment decay; the first is 0.9"))
+    layer_decay: float = field(default=1.0, metadata=_help("rate of a layer relative to the one above it"))
+    warmup: float = field(default=0.1, metadata=_help("share of the steps in which the rate rises"))
+    final_lr: float = field(default=0.01, metadata=_help("share of the peak rate that the cosine ends at"))
+    clip_norm: float | None = field(default=1.0, metadata=_help("largest norm of the gradient; none = no clipping"))
+    label_smoothing: float = field(default=0.1, metadata=_help("probability given to all classes alike"))
+    ema_decay: float = field(default=0.998, metadata=_help("of the weights' moving average; 0 = none"))
+    drop_path: float | None = field(default=None, metadata=_help("stochastic depth; none = the model's own"))
+    augment: AugmentSpec = field(default_factory=AugmentSpec, metadata=_help("how training pictures vary"))
+    mix: MixSpec = field(default_factory=MixSpec, metadata=_help("MixUp and CutMix"))
+    seed: int = field(default=0, metadata=_help("of the initialisation, order, augmentation, dropout"))
+    dtype: Literal["auto", "float32", "bfloat16"] = field(
+        default="auto", metadata=_help("of the matrix products; auto = bfloat16 where the hardware has it")
+    )
+    compile: bool = field(default=False, metadata=_help("torch.compile the step"))
+    evaluate_every: int = field(
+        default=1, metadata=_help("epochs between evaluations; 0 = none: held-out pictures are read once, at the end")
+    )
+    save_every_s: float = field(default=120.0, metadata=_help("seconds between checkpoints, besides those at epochs"))
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        faults = []
+        for name, least in (("epochs", 1), ("batch_size", 1), ("evaluate_every", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                faults.append(f"{name} is {getattr(self, name)}; at least {least}")
+        for name in ("lr", "save_every_s"):
+            if not getattr(self, name) > 0:
+                faults.append(f"{name} is {getattr(self, name)}; it must be larger than 0")
+        for name in ("weight_decay", "layer_decay"):
+            if not getattr(self, name) >= 0:
+                faults.append(f"{name} is {getattr(self, name)}; at least 0")
+        for name in ("warmup", "final_lr", "label_smoothing", "ema_decay", "beta2", "drop_path"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                faults.append(f"{name} is {value}; allowed: from 0 to below 1")
+        for name in ("minutes", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                faults.append(f"{name} is {value}; it must be larger than 0")
+        if faults:
+            raise ConfigError(list_faults(faults))
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The table of a recipe (TOML): only what differs from the defaults. ConfigError where it can't be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: the recipe can't be read ({error})") from None
+
+
+def from_recipe(table: dict[str, Any], *, origin: str) -> TrainSpec:
+    """The spec of a recipe's table."""
+    return from_dict(TrainSpec, table, origin=origin)
+
+
+def differences(old: Any, new: Any, where: str = "") -> list[str]:
+    """Each field in which two specs differ, as "name: old, now new"."""
+    found = []
+    for entry in dataclasses.fields(old):
+        a, b = getattr(old, entry.name), getattr(new, entry.name)
+        name = f"{where}{entry.name}"
+        if dataclasses.is_dataclass(a) and type(a) is type(b):
+            found += differences(a, b, f"{name}.")
+        elif a != b:
+            found.append(f"{name}: {a}, now {b}")
+    return found

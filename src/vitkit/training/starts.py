@@ -1,0 +1,97 @@
+"""Where a training starts: a small model made for the pictures at hand, or a checkpoint's; and the recipe that fits it.
+
+The recipe for small data was found on scikit-learn's digits (docs/TRAINING.md): small patches so that there are many,
+positions that begin as large as the patches (std 0.3 instead of 0.02: at 0.02 a small set never learns where things
+are), mean pooling, no class token, and every picture varied on its own.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vitkit.data.augment import AUGMENTS
+from vitkit.data.mix import MixSpec
+from vitkit.errors import ConfigError
+from vitkit.model.spec import VitSpec
+from vitkit.training.spec import TrainSpec
+
+__all__ = ["FINE_TUNE", "SCRATCH_PHOTOS", "SMALL_FIGURES", "recipe_for", "small_spec", "spread_positions"]
+
+POSITION_STD = 0.3
+
+SMALL_FIGURES = TrainSpec(
+    epochs=60,
+    lr=2e-3,
+    label_smoothing=0.0,
+    ema_decay=0.99,
+    beta2=0.99,
+    augment=AUGMENTS["figures"],
+)
+"""From scratch on tiny pictures of figures (digits, letters): no mirror images, a few minutes at most."""
+
+SCRATCH_PHOTOS = TrainSpec(
+    epochs=60,
+    lr=1e-3,
+    label_smoothing=0.1,
+    ema_decay=0.998,
+    drop_path=0.1,
+    augment=AUGMENTS["photos"],
+    mix=MixSpec(mixup=0.2, cutmix=1.0),
+)
+"""From scratch on photos."""
+
+FINE_TUNE = TrainSpec(
+    epochs=8,
+    lr=5e-4,
+    layer_decay=0.75,
+    label_smoothing=0.1,
+    ema_decay=0.99,
+    drop_path=0.05,
+    augment=AUGMENTS["photos"],
+)
+"""From a checkpoint: lower layers move less."""
+
+
+def recipe_for(*, from_checkpoint: bool, image_size: tuple[int, int]) -> TrainSpec:
+    """The defaults that fit a start; a user's recipe and flags go on top."""
+    if from_checkpoint:
+        return FINE_TUNE
+    return SMALL_FIGURES if max(image_size) <= 16 else SCRATCH_PHOTOS
+
+
+SMALL_SIZES = ((16, 2, 64, 4, 4), (32, 4, 128, 6, 4), (96, 8, 192, 8, 3))
+"""(longest side up to, patch, embed_dim, depth, num_heads) of a new model; larger pictures get ViT-Ti/16's sizes."""
+LARGER = (16, 192, 12, 3)
+
+
+def small_spec(image_size: tuple[int, int], *, in_channels: int, num_classes: int) -> VitSpec:
+    """A Vision Transformer for few pictures of `image_size`, with 16 or more patches."""
+    fitting = (sizes for most, *sizes in SMALL_SIZES if max(image_size) <= most)
+    patch, width, depth, heads = next(fitting, LARGER)
+    if image_size[0] % patch or image_size[1] % patch:
+        raise ConfigError(
+            f"image_size {image_size[0]}x{image_size[1]} is not a multiple of {patch}, the patch of a new model "
+            "of that size; choose another with --image-size"
+        )
+    return VitSpec(
+        image_size=image_size,
+        patch_size=patch,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads,
+        mlp_dim=(2 if width == 64 else 4) * width,
+        class_token=False,
+        pool="mean",
+        final_norm="pooled",
+    )
+
+
+def spread_positions(module: nn.Module) -> None:
+    """Draws learned positions anew with POSITION_STD: part of the recipe for small data."""
+    positions = getattr(module, "pos_embed", None)
+    if isinstance(positions, nn.Parameter):
+        with torch.no_grad():
+            positions.normal_(std=POSITION_STD)

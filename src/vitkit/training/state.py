@@ -1,0 +1,193 @@
+"""Checkpoints of a training: complete or invisible, verified before use, resumed to the bit.
+
+A checkpoint is a folder `step-N` written beside its place and renamed into it, its manifest last: the digests of all
+files, and its own. No random state is among them: every step seeds itself from (seed, step).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from vitkit.errors import CheckpointError, list_faults
+from vitkit.files import new_folder, replace_file, sha256_of
+from vitkit.training.ema import Ema
+
+__all__ = ["Progress", "TrainState", "find_checkpoint", "restore", "save_checkpoint"]
+
+logger = logging.getLogger("vitkit")
+
+MANIFEST = "manifest.json"
+NAME = re.compile(r"step-(\d+)")
+KEPT = 2
+
+
+@dataclass
+class Progress:
+    """Where a training stands: with the tensors, all there is to know."""
+
+    step: int = 0
+    """Steps done."""
+    steps: int = 0
+    """Steps planned; with a budget in minutes they are fixed once the speed is known."""
+    planned: bool = False
+    best_step: int = -1
+    best_score: float = float("-inf")
+    seconds: float = 0.0
+    """Wall time of training so far, over all its processes."""
+
+
+@dataclass
+class TrainState:
+    """The mutable heart of a training."""
+
+    model: nn.Module
+    objective: nn.Module
+    optimizer: torch.optim.Optimizer
+    ema: Ema | None
+    progress: Progress
+
+
+def save_checkpoint(folder: Path, state: TrainState) -> Path:
+    """Writes `folder`/step-N, then removes what is neither among the two last ones nor the best.
+
+    Raises CheckpointError where it can't be written; what was there before stays.
+    """
+    target = folder / f"step-{state.progress.step}"
+    if target.exists() and _valid(target):
+        return target
+    try:
+        shutil.rmtree(target, ignore_errors=True)
+        with new_folder(target) as part:
+            save_file(_state_of(state.model), part / "model.safetensors")
+            if state.ema is not None:
+                save_file(_state_of(state.ema.module), part / "ema.safetensors")
+            if objective := _state_of(state.objective):
+                save_file(objective, part / "objective.safetensors")
+            save_file(_optimizer_tensors(state), part / "optimizer.safetensors")
+            text = json.dumps({"format": 1, **vars(state.progress)}, indent=2)
+            (part / "state.json").write_text(text + "\n", encoding="utf-8")
+            digests = {file.name: sha256_of(file) for file in sorted(part.iterdir())}
+            body = json.dumps(digests, indent=2)
+            # The manifest's last line is its own digest: no bit of a checkpoint is unguarded.
+            digest = hashlib.sha256(body.encode()).hexdigest()
+            (part / MANIFEST).write_bytes(f"{body}\n{digest}\n".encode())
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CheckpointError(f"{target}: the checkpoint can't be written ({reason}); older ones are kept") from error
+    _prune(folder, keep_step=state.progress.best_step)
+    return target
+
+
+def mark_best(folder: Path, step: int) -> None:
+    """Points the file `best` at step-N: a name, never a copy."""
+    with replace_file(folder / "best") as part:
+        part.write_text(f"step-{step}\n", encoding="utf-8")
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The highest step whose manifest verifies; damaged ones are said and passed over. None where there is none."""
+    if not folder.is_dir():
+        return None
+    for left in folder.glob(".part-*"):  # a write that a kill cut off
+        shutil.rmtree(left, ignore_errors=True)
+    for left in folder.glob(".old-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    numbered = [(int(found[1]), path) for path in folder.iterdir() if (found := NAME.fullmatch(path.name))]
+    for _, path in sorted(numbered, reverse=True):
+        if _valid(path):
+            return path
+        logger.warning("%s is damaged and not used; the checkpoint before it is", path)
+    return None
+
+
+def restore(path: Path, state: TrainState) -> None:
+    """Puts a verified checkpoint into `state`. Raises CheckpointError where it belongs to another training."""
+    try:
+        _fill(state.model, load_file(path / "model.safetensors"), path)
+        if state.ema is not None:
+            _fill(state.ema.module, load_file(path / "ema.safetensors"), path)
+        if _state_of(state.objective):
+            _fill(state.objective, load_file(path / "objective.safetensors"), path)
+        _restore_optimizer(state, load_file(path / "optimizer.safetensors"), path)
+        content: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: can't be resumed from ({error})") from error
+    if content.pop("format", None) != 1:
+        raise CheckpointError(f"{path}: written by a newer vitkit; resume with that one")
+    state.progress = Progress(**content)
+
+
+def _valid(path: Path) -> bool:
+    try:
+        body, _, digest = (path / MANIFEST).read_bytes().removesuffix(b"\n").rpartition(b"\n")
+        if hashlib.sha256(body).hexdigest().encode() != digest:
+            return False
+        digests: dict[str, str] = json.loads(body)
+        present = {file.name for file in path.iterdir()} - {MANIFEST}
+        return present == set(digests) and all(sha256_of(path / name) == value for name, value in digests.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _prune(folder: Path, *, keep_step: int) -> None:
+    numbered = sorted((int(found[1]), path) for path in folder.iterdir() if (found := NAME.fullmatch(path.name)))
+    for step, path in numbered[:-KEPT]:
+        if step != keep_step:
+            away = path.with_name(f".old-{path.name}")
+            os.replace(path, away)  # invisible at once, also if the removal is cut off
+            shutil.rmtree(away, ignore_errors=True)
+
+
+def _state_of(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+
+
+def _names(state: TrainState) -> list[str]:
+    """A name for each of the optimiser's parameters, in its own order."""
+    names = {id(parameter): f"model.{name}" for name, parameter in state.model.named_parameters()}
+    names |= {id(parameter): f"objective.{name}" for name, parameter in state.objective.named_parameters()}
+    return [names[id(parameter)] for group in state.optimizer.param_groups for parameter in group["params"]]
+
+
+def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
+    moments: dict[int, dict[str, Tensor]] = state.optimizer.state_dict()["state"]
+    names = _names(state)
+    return {
+        f"{kind}/{names[number]}": tensor.detach().cpu().contiguous()
+        for number, entries in moments.items()
+        for kind, tensor in entries.items()
+    }
+
+
+def _restore_optimizer(state: TrainState, tensors: dict[str, Tensor], path: Path) -> None:
+    numbers = {name: number for number, name in enumerate(_names(state))}
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        kind, _, name = key.partition("/")
+        if name not in numbers:
+            raise CheckpointError(f"{path}: the optimiser holds {name}, which this training doesn't have")
+        moments.setdefault(numbers[name], {})[kind] = tensor
+    content = state.optimizer.state_dict()
+    state.optimizer.load_state_dict({**content, "state": moments})
+
+
+def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    if expected != found:
+        other = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise CheckpointError(f"{path}: belongs to another model: {list_faults(other)}")
+    module.load_state_dict(tensors)

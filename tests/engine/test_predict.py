@@ -1,0 +1,347 @@
+"""The Predictor: the same answer however a picture comes, in bounded memory, with errors in their place."""
+
+import copy
+import gc
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.special
+import torch
+from PIL import Image
+
+import vitkit
+from small import NAMES, PREPROCESS, picture, picture_file, small_folder, small_model
+from vitkit import ConfigError, EngineError, ImageError, Predictor, Preprocess
+from vitkit.engine.predict import Answer, probabilities
+from vitkit.engine.torch_engine import TorchEngine
+from vitkit.image.preprocess import apply, fit
+
+GREY = Preprocess(
+    size=32, resize="squash", crop="none", interpolation="bilinear", mean=(0.4,), std=(0.3,), order="resize_first"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_folder(tmp_path_factory.mktemp("model") / "m")
+
+
+@pytest.fixture(scope="module")
+def vit(folder: Path) -> Predictor:
+    return vitkit.load(folder, device="cpu")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for seed in range(5):
+        picture_file(tmp_path / "d" / f"{seed}.png", seed=seed)
+    return tmp_path / "d"
+
+
+def plain_logits(vit: Predictor, image: Image.Image) -> torch.Tensor:
+    """The answer by the shortest way: preprocessing and the module, one picture, nothing between."""
+    with torch.inference_mode():
+        return vit.module(torch.from_numpy(apply(PREPROCESS, np.asarray(image)))[None])[0]
+
+
+def test_classify_is_softmax_of_the_modules_logits_best_first(vit: Predictor) -> None:
+    image = picture(seed=3)
+    expected = scipy.special.softmax(plain_logits(vit, image).double().numpy())
+    found = vit.classify(image, top=7)
+    assert [p.index for p in found] == list(np.argsort(-expected))
+    assert [p.class_name for p in found] == [NAMES[p.index] for p in found]
+    np.testing.assert_allclose([p.probability for p in found], expected[[p.index for p in found]], rtol=1e-5)
+    assert sum(p.probability for p in found) == pytest.approx(1, abs=1e-12)
+
+
+def test_top_is_five_at_most_all_and_at_least_one(vit: Predictor) -> None:
+    assert [len(vit.classify(picture(), **top)) for top in ({}, {"top": 1}, {"top": 7}, {"top": 99})] == [5, 1, 7, 7]
+    assert vit.classify(picture(), top=99)[:3] == vit.classify(picture(), top=3)
+    with pytest.raises(ConfigError, match="top is 0; at least 1"):
+        vit.classify(picture(), top=0)
+
+
+def test_equal_probabilities_keep_the_order_of_the_classes(vit: Predictor) -> None:
+    answer = Answer("x", logits=np.array([1, 2, 1, 2, 0, 2, 1], np.float32))
+    assert [p.index for p in vit.predictions(answer, top=7)] == [1, 3, 5, 0, 2, 6, 4]
+    assert [p.index for p in vit.predictions(Answer("x", logits=np.zeros(7, np.float32)), top=7)] == list(range(7))
+
+
+def test_probabilities_are_scipys_for_extreme_logits_too() -> None:
+    logits = np.random.default_rng(0).normal(scale=50, size=(20, 30)).astype(np.float32)
+    logits[0, :3] = 3e38, -3e38, 0
+    wide = logits.astype(np.float64)
+    np.testing.assert_allclose(probabilities(logits, "softmax"), scipy.special.softmax(wide, axis=-1), rtol=1e-12)
+    np.testing.assert_allclose(probabilities(logits, "sigmoid"), scipy.special.expit(wide), rtol=1e-12)
+
+
+def test_sigmoid_models_rate_each_class_alone(folder: Path) -> None:
+    import dataclasses
+
+    one = vitkit.load(folder)
+    one.card = dataclasses.replace(one.card, scores="sigmoid")
+    image = picture(seed=1)
+    expected = scipy.special.expit(plain_logits(one, image).double().numpy())
+    found = one.classify(image, top=7)
+    np.testing.assert_allclose([p.probability for p in found], np.sort(expected)[::-1], rtol=1e-5)
+    assert sum(p.probability for p in found) != pytest.approx(1, abs=1e-3)
+
+
+def test_unnamed_classes_go_by_their_index(folder: Path) -> None:
+    vit = vitkit.load(folder, num_classes=3)
+    assert [(p.class_name, p.probability) for p in vit.classify(picture())] == [(str(i), 1 / 3) for i in range(3)]
+
+
+def test_one_picture_gives_one_answer_in_every_form(vit: Predictor, tmp_path: Path) -> None:
+    path = picture_file(tmp_path / "p.png", seed=2)
+    image = picture(seed=2)
+    array = np.asarray(image)
+    forms: list[Any] = [
+        str(path), path, path.read_bytes(), image, array, np.asfortranarray(array),
+        torch.from_numpy(array.copy()).permute(2, 0, 1),
+    ]  # fmt: skip
+    expected = vit.classify(path)
+    assert isinstance(expected, list) and isinstance(expected[0], vitkit.Prediction)
+    for form in forms:
+        assert vit.classify(form) == expected
+        assert vit.embed(form).shape == (32,) and vit.embed(form).dtype == np.float32
+        np.testing.assert_array_equal(vit.embed(form), vit.embed(path))
+
+
+def test_many_pictures_give_one_answer_each_in_every_form(vit: Predictor, pictures: Path) -> None:
+    paths = sorted(pictures.iterdir())
+    arrays = [np.asarray(Image.open(path)) for path in paths]
+    expected = vit.classify(paths)
+    assert len(expected) == 5 and all(len(found) == 5 for found in expected)
+    stack = np.stack(arrays)
+    forms: list[Any] = [
+        pictures, str(pictures), tuple(paths), (path for path in paths), arrays, stack,
+        torch.from_numpy(stack).permute(0, 3, 1, 2),
+    ]  # fmt: skip
+    for form in forms:
+        assert vit.classify(form) == expected
+    assert vit.embed(pictures).shape == (5, 32)
+    np.testing.assert_array_equal(vit.embed(stack), vit.embed(pictures))
+    assert vit.classify(paths[:1]) == [vit.classify(paths[0])]
+
+
+def test_no_pictures_give_no_answers(vit: Predictor) -> None:
+    assert vit.classify([]) == [] and list(vit.answers([])) == []
+    assert vit.embed([]).shape == (0, 32) and vit.embed(np.zeros((0, 9, 9, 3), np.uint8)).shape == (0, 32)
+
+
+def test_answers_takes_one_picture_or_a_folder_as_well(vit: Predictor, pictures: Path) -> None:
+    """A path is a string, and a string could be taken for many one-letter paths."""
+    path = str(pictures / "0.png")
+    assert [answer.picture for answer in vit.answers(path)] == [path]
+    assert [answer.picture for answer in vit.answers(pictures)] == [str(pictures / f"{n}.png") for n in range(5)]
+
+
+def test_answers_has_errors_in_their_place_and_goes_on(vit: Predictor, pictures: Path) -> None:
+    (pictures / "1.png").write_bytes(b"")
+    given: list[Any] = [*sorted(pictures.iterdir()), "missing.png", b"junk", None, np.zeros((3, 3), np.float32)]
+    for batch_size in (1, 2, 3, 100):
+        answers = list(vit.answers(given, batch_size=batch_size))
+        assert [answer.error is None for answer in answers] == [True, False, True, True, True] + [False] * 4
+        assert all(
+            (answer.logits is None) == (answer.error is not None) == (answer.embedding is None) for answer in answers
+        )
+        assert [answer.picture for answer in answers[:6]] == [str(item) for item in given[:6]]
+        assert all(isinstance(answer.error, ImageError) and "\n" not in str(answer.error) for answer in answers[5:])
+        for answer, path in zip(answers[:5:2], given[:5:2], strict=True):
+            assert answer.logits is not None
+            np.testing.assert_allclose(answer.logits, plain_logits(vit, Image.open(path)).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_classify_and_embed_raise_the_first_pictures_error(vit: Predictor, pictures: Path) -> None:
+    (pictures / "2.png").write_bytes(b"")
+    (pictures / "3.png").write_bytes(b"junk")
+    for verb in (vit.classify, vit.embed):
+        with pytest.raises(ImageError, match=r"2\.png is empty"):
+            verb(pictures)
+        with pytest.raises(ImageError, match=r"missing\.png doesn't exist"):
+            verb("missing.png")
+        with pytest.raises(ImageError, match="is no picture"):
+            verb(None)  # type: ignore[arg-type]
+
+
+def test_an_error_keeps_no_pixels_alive(vit: Predictor, tmp_path: Path) -> None:
+    """A broken picture is half decoded when it fails; its error may be kept for long."""
+    picture_file(tmp_path / "cut.jpg", 600, 600)
+    content = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
+    gc.collect()
+    kept = list(vit.answers([tmp_path / "cut.jpg"] * 3))
+    assert [answer.error is not None for answer in kept] == [True] * 3
+    alive = [thing for thing in gc.get_objects() if issubclass(type(thing), Image.Image)]
+    assert not [image for image in alive if image.size == (600, 600)]
+
+
+def test_thousands_stream_through_and_few_are_held(vit: Predictor) -> None:
+    """Of 3,000 pictures a batch at most is drawn but not yet answered, and the one last drawn is held as it came."""
+
+    class Tracked(np.ndarray[Any, Any]):
+        """An array can't be referred to weakly, a subclass can."""
+
+    class Quick:
+        """An engine that only sees to the size of its batches."""
+
+        name, input = "quick", vit.engine.input
+
+        def run(self, pixels: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+            assert len(pixels) == 4
+            return {"embedding": np.zeros((4, 32), np.float32)}
+
+    drawn: list[weakref.ref[Tracked]] = []
+    answered = most_waiting = most_held = 0
+
+    def stream() -> Iterator[Any]:
+        nonlocal most_waiting, most_held
+        for _ in range(3000):
+            item = np.full((32, 32, 3), len(drawn) % 256, np.uint8).view(Tracked)
+            drawn.append(weakref.ref(item))
+            most_waiting = max(most_waiting, len(drawn) - answered)
+            most_held = max(most_held, sum(reference() is not None for reference in drawn[-20:]))
+            yield item
+            del item
+
+    for answer in Predictor(vit.module, Quick(), vit.card, vit.report).answers(stream(), batch_size=4):
+        assert answer.error is None
+        answered += 1
+    assert (len(drawn), answered, most_waiting) == (3000, 3000, 4)
+    assert 1 <= most_held <= 2
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_has_at_least_one_picture(vit: Predictor, batch_size: int) -> None:
+    for call in (vit.classify, vit.embed):
+        with pytest.raises(ConfigError, match=f"batch_size is {batch_size}; at least 1"):
+            call([picture()], batch_size=batch_size)
+
+
+def test_batches_of_any_size_agree(vit: Predictor) -> None:
+    many = [picture(20 + seed, 60 - seed, seed=seed) for seed in range(19)]
+    alone = vit.embed(many, batch_size=1)
+    for batch_size in (2, 8, 100):
+        together = vit.embed(many, batch_size=batch_size)
+        assert np.abs(together - alone).max() <= 1e-5 * np.abs(alone).max()
+
+
+def test_answers_dont_change_with_use_nor_with_copies(vit: Predictor) -> None:
+    first = vit.embed([picture(seed=n) for n in range(3)])
+    state = {name: tensor.clone() for name, tensor in vit.module.state_dict().items()}
+    twin = copy.deepcopy(vit)
+    vit.classify(picture(seed=9))
+    vit.embed(np.zeros((8, 8, 3), np.uint8))
+    with torch.no_grad():
+        twin.module.norm.bias.add_(1)  # type: ignore[union-attr, operator]
+    np.testing.assert_array_equal(vit.embed([picture(seed=n) for n in range(3)]), first)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in vit.module.state_dict().items())
+    assert not np.array_equal(twin.embed([picture(seed=n) for n in range(3)]), first)
+
+
+def test_given_pixels_are_left_as_they_are(vit: Predictor) -> None:
+    array = np.asarray(picture(32, 32)).copy()
+    array.flags.writeable = False
+    before = array.copy()
+    vit.classify(array)
+    np.testing.assert_array_equal(array, before)
+
+
+def test_preprocess_is_what_the_module_takes(vit: Predictor, pictures: Path) -> None:
+    pixels = vit.preprocess(pictures / "0.png")
+    assert pixels.shape == (3, 32, 32) and pixels.dtype == torch.float32
+    np.testing.assert_array_equal(pixels.numpy(), apply(PREPROCESS, np.asarray(picture(seed=0))))
+    with torch.inference_mode():
+        logits = vit.module(pixels[None])[0].double().numpy()
+    expected = scipy.special.softmax(logits)
+    found = vit.classify(pictures / "0.png", top=7)
+    np.testing.assert_allclose([p.probability for p in found], np.sort(expected)[::-1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("preprocess", "channels"), [(PREPROCESS, 3), (GREY, 1)])
+def test_the_engine_normalises_as_preprocessing_does_to_the_bit(preprocess: Preprocess, channels: int) -> None:
+    module = small_model(in_channels=channels)
+    engine = TorchEngine(module, preprocess, device=torch.device("cpu"), dtype=torch.float32)
+    seen: list[torch.Tensor] = []
+    module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    module.patch_embed.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    # Every level of every channel, in a picture of the model's own size and in one that is resized.
+    levels = np.arange(32 * 32 * channels).reshape(32, 32, channels).astype(np.uint8)
+    shapes = [levels, np.random.default_rng(0).integers(0, 256, (45, 70, channels), dtype=np.uint8)]
+    engine.run(np.stack([fit(preprocess, shape) for shape in shapes]))
+    expected = np.stack([apply(preprocess, shape) for shape in shapes])
+    assert len(seen) == 1 and seen[0].is_contiguous()
+    np.testing.assert_array_equal(seen[0].numpy(), expected)
+    assert (engine.input.dtype, engine.input.channels, engine.input.size) == ("uint8", channels, (32, 32))
+
+
+def test_preprocessing_in_floats_reaches_the_module_as_it_is() -> None:
+    import dataclasses
+
+    squash = Preprocess(
+        size=32, resize="squash", crop="none", interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+    preprocess = dataclasses.replace(squash, order="rescale_first")
+    module = small_model()
+    engine = TorchEngine(module, preprocess, device=torch.device("cpu"), dtype=torch.float32)
+    assert (engine.input.dtype, engine.input.layout) == ("float32", "NCHW")
+    pixels = np.stack([apply(preprocess, np.asarray(picture(seed=seed))) for seed in range(2)])
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(pixels)).numpy()
+    np.testing.assert_allclose(engine.run(pixels)["logits"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_answer_that_isnt_a_number_is_an_error_that_names_the_engine(vit: Predictor) -> None:
+    for name in ("head.bias", "norm.weight"):
+        broken = copy.deepcopy(vit)
+        with torch.no_grad():
+            broken.module.get_parameter(name)[0] = float("inf")
+        with pytest.raises(EngineError, match=r"^torch float32 on cpu: the \w+ holds values that aren't finite"):
+            broken.classify(picture())
+
+
+def test_running_out_of_memory_names_the_batch_and_the_remedy(vit: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def on_the_cpu(*inputs: Any) -> Any:
+        return torch.empty(10**15)
+
+    def on_an_accelerator(*inputs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    for embed in (on_the_cpu, on_an_accelerator):
+        monkeypatch.setattr(vit.module, "embed", embed)
+        with pytest.raises(EngineError, match=r"no memory for 3 pictures at once; choose a smaller batch size"):
+            vit.embed([picture()] * 3)
+    monkeypatch.setattr(vit.module, "embed", lambda pixels: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):  # a fault of ours isn't dressed up
+        vit.embed(picture())
+
+
+def test_a_model_without_a_head_embeds_and_refuses_to_classify(tmp_path: Path) -> None:
+    small_model(num_classes=0).save_pretrained(tmp_path / "m", preprocess=PREPROCESS)
+    vit = vitkit.load(tmp_path / "m")
+    with pytest.raises(ConfigError, match="no classification head; embed with it"):
+        vit.classify("missing.png")
+    assert vit.embed(picture()).shape == (32,)
+    [answer] = vit.answers([picture()])
+    assert answer.logits is None and answer.error is None
+    with pytest.raises(EngineError, match="has no logits"):
+        vit.predictions(answer, top=1)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_reduced_precision_answers_nearly_the_same_and_says_so(folder: Path, vit: Predictor, dtype: str) -> None:
+    reduced = vitkit.load(folder, device="cpu", dtype=dtype)
+    assert reduced.engine.name == f"torch {dtype} on cpu" and dtype in repr(reduced)
+    ours, exact = reduced.embed(picture()), vit.embed(picture())
+    assert ours.dtype == np.float32
+    assert 0 < np.abs(ours - exact).max() < 0.05 * np.abs(exact).max()
+
+
+def test_it_says_what_it_is(vit: Predictor, folder: Path) -> None:
+    assert repr(vit) == f"Predictor({str(folder)!r}, torch float32 on cpu, 7 classes)"
+    assert vit.class_names == NAMES and vit.spec == small_model().spec

@@ -1,0 +1,136 @@
+"""Maps follow their papers' formulas, are shares of one, and depend on the class where they say so."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from small import SMALL, small_model
+from vitkit import ConfigError, EngineError, VisionTransformer
+from vitkit.explain.maps import attention_rollout, class_token_attention, explain, gradient_weighted, patch_attention
+
+MEAN: dict[str, Any] = {"class_token": False, "pool": "mean"}
+
+
+def draw_layers(depth: int = 3, *, tokens: int = 5) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Attention weights and gradients [B, A, N, N] per layer."""
+    weights = torch.randn(depth, 2, 4, tokens, tokens).softmax(-1)
+    return list(weights), list(torch.randn(depth, 2, 4, tokens, tokens))
+
+
+def test_class_token_attention_is_the_last_layers_row_and_patch_attention_the_mean_of_the_others() -> None:
+    layers, _ = draw_layers()
+    for picture in range(2):
+        last = layers[-1][picture].mean(0)
+        torch.testing.assert_close(class_token_attention(layers, 1)[picture], last[0, 1:])
+        torch.testing.assert_close(patch_attention(layers, 1)[picture], last[1:, 1:].mean(0))
+
+
+@pytest.mark.parametrize(("pool", "prefix"), [("cls", 1), ("mean", 0), ("mean", 1)])
+def test_rollout_and_gradient_weighting_equal_the_papers_recursions_written_out(pool: Any, prefix: int) -> None:
+    layers, gradients = draw_layers()
+    rolled, weighted = attention_rollout(layers, pool, prefix), gradient_weighted(layers, gradients, pool, prefix)
+    for picture in range(2):
+        rollout = relevance = np.eye(5)
+        for weights, gradient in zip(layers, gradients, strict=True):
+            attention, change = weights[picture].numpy(), gradient[picture].numpy()
+            rollout = (0.5 * attention.mean(0) + 0.5 * np.eye(5)) @ rollout
+            relevance = relevance + np.maximum(attention * change, 0).mean(0) @ relevance
+        relevance = relevance - np.eye(5)
+        for found, matrix in ((rolled, rollout), (weighted, relevance)):
+            expected = matrix[0, prefix:] if pool == "cls" else matrix[prefix:, prefix:].mean(0)
+            np.testing.assert_allclose(found[picture], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, MEAN, {"num_classes": 0}, {**MEAN, "num_classes": 0}])
+@pytest.mark.parametrize("method", ["auto", "attention", "rollout", "gradient"])
+def test_every_map_is_a_share_of_one_over_the_grid(changes: dict[str, Any], method: str) -> None:
+    maps = explain(small_model(**changes), torch.randn(2, 3, 32, 48), method=method)
+    assert maps.values.shape == (2, 4, 6) and maps.values.dtype == np.float32
+    assert (maps.values >= 0).all() and maps.values.std() > 1e-4
+    np.testing.assert_allclose(maps.values.sum((1, 2)), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "target", "said"),
+    [
+        ({}, None, "class-token attention, last block"),
+        ({}, 3, "gradient-weighted attention"),
+        (MEAN, None, "gradient-weighted attention"),
+        ({"num_classes": 0}, None, "class-token attention, last block"),
+        ({**MEAN, "num_classes": 0}, None, "gradient-weighted attention of the embedding's norm"),
+    ],
+)
+def test_auto_takes_the_method_that_fits_pooling_and_question(
+    changes: dict[str, Any], target: int | None, said: str
+) -> None:
+    assert explain(small_model(**changes), torch.randn(1, 3, 32, 32), target=target).method == said
+
+
+def test_without_a_target_the_predicted_classes_are_explained() -> None:
+    model, pixels = small_model(), torch.randn(5, 3, 32, 32)
+    maps = explain(model, pixels, method="gradient")
+    assert maps.targets is not None
+    predicted = model(pixels).argmax(1).tolist()
+    assert maps.targets.tolist() == predicted
+    for row, index in enumerate(predicted):  # and a batch is nothing but its pictures
+        alone = explain(model, pixels[row : row + 1], target=index)
+        np.testing.assert_allclose(alone.values[0], maps.values[row], rtol=1e-3, atol=1e-6)
+    other = explain(model, pixels, target=[(index + 1) % 7 for index in predicted])
+    assert np.abs(other.values - maps.values).max() > 1e-3
+
+
+def test_a_patch_that_alone_reaches_the_head_has_the_whole_map() -> None:
+    """One block that looks at patch 5 alone: keys answer to a feature that only its position has."""
+    model = VisionTransformer(**{**SMALL, **MEAN, "depth": 1, "num_heads": 1})
+    torch.nn.init.normal_(model.head.weight)  # type: ignore[arg-type]
+    attention = model.blocks[0].attn
+    with torch.no_grad():
+        model.pos_embed.zero_()[0, 5, 0] = 30.0
+        attention.qkv.weight[:64].zero_()
+        attention.qkv.bias[:32].fill_(10.0)
+        attention.qkv.weight[32:64, 0] = 1.0
+    maps = explain(model, torch.randn(4, 3, 32, 32))
+    assert (maps.values.reshape(4, -1)[:, 5] > 0.99).all()
+
+
+def test_where_nothing_stands_out_all_patches_are_equal() -> None:
+    untrained = VisionTransformer(**{**SMALL, **MEAN})  # its head is zero, and so is every gradient
+    assert (explain(untrained, torch.randn(2, 3, 32, 32)).values == np.float32(1 / 16)).all()
+
+
+def test_the_module_is_left_as_it_was_and_asked_in_eval_mode() -> None:
+    model = small_model(dropout=0.5, drop_path=0.5).train()
+    model.blocks[0].eval()
+    modes = [part.training for part in model.modules()]
+    pixels = torch.randn(1, 3, 32, 32)
+    first, second = explain(model, pixels, method="gradient"), explain(model, pixels, method="gradient")
+    assert (first.values == second.values).all()
+    assert [part.training for part in model.modules()] == modes
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_maps_come_out_of_frozen_models_and_where_gradients_are_off() -> None:
+    model, pixels = small_model(**MEAN), torch.randn(2, 3, 32, 32)
+    expected = explain(model, pixels).values
+    assert (explain(small_model(**MEAN).requires_grad_(False), pixels).values == expected).all()
+    for off in (torch.no_grad, torch.inference_mode):
+        with off():
+            assert (explain(model, pixels + 0).values == expected).all()
+
+
+def test_calls_that_make_no_sense_are_refused_in_one_line() -> None:
+    pixels = torch.randn(2, 3, 32, 32)
+    for options, said in [
+        ({"method": "gradeint"}, "method 'gradeint' is unknown.*nearest: gradient"),
+        ({"method": "rollout", "target": 1}, "one map for all classes; for class 1 use 'gradient'"),
+        ({"target": 7}, "class 7 .* 0 to 6"),
+        ({"target": [1]}, "1 classes .* 2 pictures"),
+    ]:
+        with pytest.raises(ConfigError, match=said):
+            explain(small_model(), pixels, **options)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="no head"):
+        explain(small_model(num_classes=0), pixels, target=1)
+    with pytest.raises(EngineError, match="aren't finite"):
+        explain(small_model(), pixels * float("nan"))
