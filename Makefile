@@ -7,7 +7,7 @@ TESTFLAGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: test check clean
+.PHONY: test check demo clean
 
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest $(TESTFLAGS)
@@ -17,6 +17,9 @@ check: $(READY)  ## style, types, structure
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+demo: $(READY)  ## train on real handwritten digits and explain the result
+	$(BIN)/vitkit demo
 
 clean:  ## forget the environment
 	rm -rf $(VENV)

@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+
+import peers  # noqa: F401  # isort: skip  # first: it lets timm import
 import timm
 import torch
 from PIL import Image

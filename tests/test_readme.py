@@ -92,6 +92,8 @@ def desk(
     folder = tmp_path_factory.mktemp("desk")
     for name in ("pictures/a.jpg", "pictures/b.jpg", "labelled/tench/1.jpg", "labelled/n01443537/2.jpg"):
         picture_file(folder / name, 120, 150, seed=len(name))
+    for number in range(18):
+        picture_file(folder / f"flowers/{('daisy', 'rose', 'tulip')[number % 3]}/{number}.jpg", 40, 40, seed=number)
     (folder / "labels.csv").write_text('path,label\npictures/a.jpg,0\npictures/b.jpg,"goldfish, Carassius auratus"\n')
     if shared_or_none is None:
         picture_file(folder / "tench.jpg", 120, 150)
@@ -142,6 +144,8 @@ def test_the_readme_runs_as_printed(desk: tuple[Path, dict[str, str]], shared_or
             raise AssertionError(f"a README block of kind {kind!r} isn't run: use bash, python or text")
     assert kinds.count("bash") >= 5 and kinds.count("python") >= 2 and kinds.count("text") >= 2
     assert len(json.loads((folder / "scores.json").read_text())["per_class"]) == 2
+    assert "held-out pictures are named rightly" in (folder / "runs/flowers/report.html").read_text()
+    assert (folder / "why.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
     assert len((folder / "answers.jsonl").read_text().splitlines()) == 2
 

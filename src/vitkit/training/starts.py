@@ -21,8 +21,9 @@ __all__ = ["FINE_TUNE", "SCRATCH_PHOTOS", "SMALL_FIGURES", "recipe_for", "small_
 POSITION_STD = 0.3
 
 SMALL_FIGURES = TrainSpec(
-    epochs=60,
-    lr=2e-3,
+    epochs=45,
+    lr=4e-3,
+    weight_decay=0.01,
     label_smoothing=0.0,
     ema_decay=0.99,
     beta2=0.99,
