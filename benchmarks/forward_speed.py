@@ -35,11 +35,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     options = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {options.device}, batch {options.batch}")
     print(f"vitkit {vitkit.__version__}, timm {timm.__version__}; {options.rounds} rounds, medians")
-    for name in MODELS:
-        for dtype in (torch.float32, torch.bfloat16):
+    for name in options.models:
+        for dtype in (getattr(torch, each) for each in options.dtypes):
             ours = peers.randomise(build(PRESETS[name].model)).to(options.device, dtype)
             theirs = timm.create_model(name).eval().to(options.device, dtype)
             theirs.load_state_dict(ours.state_dict())
