@@ -41,6 +41,8 @@ from vitkit.training.state import Progress
 __all__ = ["RunSpec", "TrainResult", "train"]
 
 RUN_FILE = "run.json"
+VAL_FRACTION = 0.2
+"""Held out where the data has no such part of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,8 @@ class RunSpec:
     data: str
     model: str | None
     """The checkpoint started from; None for a new model."""
+    preset: str | None
+    revision: str | None
     val_fraction: float
     split_seed: int
     spec: ModelSpec
@@ -83,8 +87,8 @@ def train(
     resume: str | os.PathLike[str] | None = None,
     recipe: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
-    val_fraction: float = 0.2,
-    split_seed: int = 0,
+    val_fraction: float | None = None,
+    split_seed: int | None = None,
     device: str | None = None,
     workers: int = 0,
     on_start: Callable[[RunSpec, Path], None] | None = None,
@@ -102,6 +106,13 @@ def train(
         run = _read_run(folder)
         data = run.data if data is None else data
         model = run.model if model is None else model
+        preset = run.preset if preset is None else preset
+        revision = run.revision if revision is None else revision
+        image_size = run.spec.spec.image_size if image_size is None else image_size
+        val_fraction = run.val_fraction if val_fraction is None else val_fraction
+        split_seed = run.split_seed if split_seed is None else split_seed
+    val_fraction = VAL_FRACTION if val_fraction is None else val_fraction
+    split_seed = split_seed or 0
     if data is None:
         raise ConfigError("train needs pictures: a folder of class folders, a CSV, or 'digits'; or --resume RUN")
     target = pick_device(device)
@@ -109,13 +120,16 @@ def train(
     class_names = splits.train.class_names
     start, preprocess = _start(model, preset, revision, image_size, splits.train)
     table = read_recipe(Path(recipe)) if recipe is not None else {}
-    defaults = recipe_for(from_checkpoint=model is not None, image_size=start.spec.image_size)
-    spec = _resolve(defaults, table, dict(settings or {}), str(recipe))
+    # On a resume, what isn't said again stays as it was.
+    base = recipe_for(from_checkpoint=model is not None, image_size=start.spec.image_size)
+    spec = _resolve(run.train if resume is not None else base, table, dict(settings or {}), str(recipe))
     if spec.drop_path is not None:
         start = dataclasses.replace(start, spec=dataclasses.replace(start.spec, drop_path=spec.drop_path))
     wanted = RunSpec(
         data=data_name,
         model=None if model is None else os.fspath(model),
+        preset=preset,
+        revision=revision,
         val_fraction=val_fraction,
         split_seed=split_seed,
         spec=start,
@@ -124,12 +138,9 @@ def train(
         train=spec,
     )
     if resume is not None:
-        # What isn't said again stays as it was; what is said again must be the same.
-        wanted = dataclasses.replace(wanted, train=_resolve(run.train, table, dict(settings or {}), str(recipe)))
         changed = differences(run, wanted)
         if changed:
             raise ConfigError(f"{folder} was started otherwise: {list_faults(changed)}; leave that out, or start anew")
-        spec = run.train
     else:
         folder = _new_run(output, data_name)
         _write_run(folder, wanted)
