@@ -11,7 +11,7 @@ RULES = (
     Rule("embed.{p}", "proj.{p}"),
     Rule(("layer.{i}.q.{p}", "layer.{i}.k.{p}", "layer.{i}.v.{p}"), "blocks.{i}.qkv.{p}", op=concat_rows),
     Rule("mask", None, why="not needed"),
-    Rule("{vit}norm.{p}", "norm.{p}"),
+    Rule("{base}norm.{p}", "norm.{p}"),
 )
 
 
@@ -73,7 +73,7 @@ def test_more_than_ten_faults_are_counted() -> None:
 def test_inverting_gives_the_file_back() -> None:
     found = tensors()
     state = run(found).state
-    back = invert(RULES, state, None, bound={"vit": "vit."})
+    back = invert(RULES, state, None, bound={"base": "vit."})
     assert set(back) == set(found) - {"mask"}
     assert all(torch.equal(back[name], found[name]) for name in back)
 
@@ -85,7 +85,7 @@ def test_inverting_refuses_what_has_no_place() -> None:
 
 
 def test_patterns_match_whole_names_and_numbers_only() -> None:
-    assert matching(RULES, "layer.3.q.bias") == (RULES[1], {"i": "3", "p": "bias"})
+    assert matching(RULES, "layer.3.q.bias") == [(RULES[1], {"i": "3", "p": "bias"})]
     for name in ("layer.x.q.weight", "layer.3.q.scale", "xlayer.3.q.weight", "layerX3.q.weight", "embed.weight.x"):
-        assert matching(RULES, name) is None
+        assert matching(RULES, name) == []
     assert identity.forward([torch.ones(1)], None) == 1

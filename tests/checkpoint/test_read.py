@@ -224,11 +224,11 @@ def test_unsupported_timm_arguments_are_named(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "vitkit.json").unlink()
     assert vitkit.load(folder).class_names == NAMES
-    config["model_args"] |= {"reg_tokens": 4, "init_values": 1e-5, "global_pool": "map", "mystery": 1}
+    config["model_args"] |= {"qk_norm": True, "final_norm": False, "global_pool": "max", "mystery": 1}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError) as error:
         vitkit.load(folder)
-    for word in ("reg_tokens 4", "init_values 1e-05", "global_pool 'map'", "'mystery'"):
+    for word in ("qk_norm True", "final_norm False", "global_pool 'max'", "'mystery'"):
         assert word in str(error.value)
     config["architecture"] = "vit_tiny_patch16_rope"
     (folder / "config.json").write_text(json.dumps(config))

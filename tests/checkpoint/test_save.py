@@ -54,7 +54,7 @@ def test_what_timm_would_compute_differently_isnt_offered_to_it(tmp_path: Path) 
         (
             ({"norm_eps": 1e-12}, "eps 1e-6, these weights need 1e-12"),
             ({"pre_logits_dim": 8}, "hidden layer"),
-            ({"position": "sincos"}, "sine-cosine"),
+            ({"position": "sincos"}, "position is 'sincos'"),
         )
     ):
         notes = vitkit.save(small_model(**changes), tmp_path / str(number), preprocess=PREPROCESS)
@@ -64,7 +64,7 @@ def test_what_timm_would_compute_differently_isnt_offered_to_it(tmp_path: Path) 
 
 
 def test_what_transformers_cant_hold_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"reads the normed class token, .*; its positions are learned"):
+    with pytest.raises(CheckpointError, match=r"ViT can't hold .*position is 'sincos'.*pool is 'mean', it knows 'cls'"):
         vitkit.save(small_model(pool="mean", position="sincos"), tmp_path / "m", preprocess=PREPROCESS, layout="hf")
     assert not (tmp_path / "m").exists()
 

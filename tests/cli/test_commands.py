@@ -286,7 +286,7 @@ def test_show_says_what_a_checkpoint_is_and_what_said_so(good: Good, model: str)
     text = good("models", "--show", model)
     for part in (
         f"source      {model}",
-        "layout      timm/vit",
+        "layout      native",
         "width 32, depth 2, 4 heads",
         "7: class a; class b",
         "[vitkit.json]",

@@ -42,6 +42,15 @@ def test_parameter_counts_are_the_published_ones(name: str) -> None:
         {"pre_logits_dim": 20},
         {"pool": "mean", "final_norm": "pooled"},
         {"in_channels": 5, "image_size": (16, 48)},
+        {"distillation_token": True},
+        {"num_registers": 4, "prefix_positions": False, "layer_scale": 1e-5},
+        {"position": "relative", "qkv_bias": "qv", "layer_scale": 0.1, "pool": "mean", "final_norm": "pooled"},
+        {"position": "relative_shared", "image_size": (16, 48)},
+        {"position": "rope", "num_registers": 3, "gated_mlp": True},
+        {"pre_norm": True, "activation": "quick_gelu"},
+        {"pool": "cls_mean"},
+        {"pool": "cls_mean", "pre_logits_dim": 20},
+        {"pool": "attention", "class_token": False},
     ],
 )
 def test_the_closed_form_count_is_the_modules(changes: dict[str, object]) -> None:

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from vitkit.checkpoint.card import Card
 from vitkit.checkpoint.hub import upload
-from vitkit.checkpoint.save import save_native, save_transformers
+from vitkit.checkpoint.save import save_native, save_timm, save_transformers
 from vitkit.errors import ConfigError
 from vitkit.image.preprocess import Preprocess
-from vitkit.model.vit import VisionTransformer
+from vitkit.model.base import ImageModel
 
 __all__ = ["LAYOUTS", "push", "save"]
 
-LAYOUTS = {"native": save_native, "hf": save_transformers}
+LAYOUTS = {"native": save_native, "hf": save_transformers, "timm": save_timm}
 
 
 def save(
-    module: VisionTransformer,
+    module: ImageModel,
     folder: str | os.PathLike[str],
     *,
     preprocess: Preprocess | None = None,
@@ -32,8 +32,8 @@ def save(
     """Writes `module` to a new `folder`, whole or not at all; returns notes on what a layout can't express.
 
     What `preprocess` and `class_names` don't say comes from the card of the checkpoint the module was loaded from.
-    `layout` is "native" (which timm and transformers load as well) or "hf" (transformers' ViT). Raises CheckpointError,
-    or ConfigError for a folder that isn't empty unless `overwrite`.
+    `layout` is "native" (which timm loads as well where its names are ours), "hf" (transformers) or "timm". Raises
+    CheckpointError where no class of that library computes the same, ConfigError for a folder that isn't empty unless `overwrite`.
     """
     if layout not in LAYOUTS:
         raise ConfigError(f"layout {layout!r} is unknown; allowed: {', '.join(LAYOUTS)}")
@@ -46,7 +46,7 @@ def save(
 
 
 def push(
-    module: VisionTransformer,
+    module: ImageModel,
     repo_id: str,
     *,
     preprocess: Preprocess | None = None,

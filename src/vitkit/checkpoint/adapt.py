@@ -12,10 +12,13 @@ from vitkit.checkpoint.read import Checkpoint
 from vitkit.errors import ConfigError
 from vitkit.image.preprocess import Preprocess
 from vitkit.image.sources import from_timm, to_timm
-from vitkit.model.position import resample_positions
+from vitkit.model.build import BUILDERS, build_empty
 from vitkit.model.spec import ModelSpec
 
 __all__ = ["adapt"]
+
+HEADS = ("head.", "head_dist.")
+"""Beginnings of the names of classifiers."""
 
 
 def adapt(
@@ -35,10 +38,9 @@ def adapt(
     if num_classes is not None and num_classes != spec.num_classes:
         notes.append(f"head: {spec.num_classes} outputs replaced by {num_classes}, on request")
         spec = dataclasses.replace(spec, num_classes=num_classes)
-        state = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
-        if num_classes:
-            state["head.weight"] = torch.zeros(num_classes, spec.feature_dim)
-            state["head.bias"] = torch.zeros(num_classes)
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(HEADS)}
+        expected = build_empty(ModelSpec(arch=checkpoint.model.arch, spec=spec)).state_dict()
+        state |= {name: torch.zeros(like.shape) for name, like in expected.items() if name.startswith(HEADS)}
         card = card.without_classes()
     if image_size is not None:
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -46,12 +48,10 @@ def adapt(
         if spec.image_size != old.image_size:
             sizes = [f"{height}x{width}" for height, width in (old.image_size, spec.image_size)]
             note = f"size: {sizes[0]} changed to {sizes[1]}, on request"
-            if "pos_embed" in state and old.grid != spec.grid:
-                policy, prefix = spec.position_resample, spec.num_prefix_tokens
-                state["pos_embed"] = resample_positions(
-                    state["pos_embed"], old.grid, spec.grid, policy, num_prefix=prefix
-                )
-                note += f", positions resampled ({policy})"
+            before = state
+            state = BUILDERS[checkpoint.model.arch].resized_state(state, old, spec)
+            if any(state[name] is not before[name] for name in state):
+                note += f", positions resampled ({spec.position_resample})"
             notes.append(note)
         if card.preprocess is not None:
             card = dataclasses.replace(card, preprocess=_at_size(card.preprocess, spec.image_size))

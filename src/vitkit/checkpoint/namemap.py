@@ -1,8 +1,8 @@
 """The name-map engine: tables of rules turn the tensors of a foreign file into ours, strictly, and back.
 
-A rule's names are patterns: `{i}` stands for a number, `{p}` for weight or bias, `{vit}` for an optional "vit.",
-`{name}` for anything. Every tensor of the file is used or dropped by a rule that says why, every tensor of the model is
-filled, every shape agrees; otherwise one error lists all faults.
+A rule's names are patterns: `{i}` stands for a number, `{p}` for weight or bias, `{base}` for the optional name of a
+transformers model in front, `{name}` for anything. Every tensor of the file is used, by one rule or several, or dropped
+by a rule that says why, every tensor of the model is filled, every shape agrees; otherwise one error lists all faults.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from vitkit.errors import CheckpointError, list_faults
 
 __all__ = ["Mapped", "Op", "Rule", "apply", "concat_rows", "identity", "invert", "matching", "pattern"]
 
-PLACEHOLDERS: Mapping[str, str] = {"i": r"\d+", "p": "weight|bias", "vit": r"(?:vit\.)?", "name": ".+"}
+BASES = ("vit", "deit", "beit", "dinov2", "dinov2_with_registers", "swin", "swinv2")
+"""transformers' base_model_prefix: the classes with a head have it before the names, those without don't."""
+PLACEHOLDERS: Mapping[str, str] = {
+    "i": r"\d+",
+    "j": r"\d+",
+    "p": "weight|bias",
+    "base": rf"(?:(?:{'|'.join(BASES)})\.)?",
+    "name": ".+",
+}
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,8 @@ class Op:
     """How the tensors of one rule become one of ours (`forward`), and back (`inverse`, None where there is no way)."""
 
     forward: Callable[[Sequence[Tensor], Any], Tensor]
-    inverse: Callable[[Tensor, Any, int], Sequence[Tensor]] | None = None
+    inverse: Callable[[Tensor, Any, int], Sequence[Tensor | None]] | None = None
+    """Ours, the spec and the number of sources to the sources; None for one that another rule writes."""
 
 
 def _same(tensors: Sequence[Tensor], spec: Any) -> Tensor:
@@ -73,13 +82,14 @@ def pattern(text: str) -> re.Pattern[str]:
     )
 
 
-def matching(rules: Iterable[Rule], name: str) -> tuple[Rule, dict[str, str]] | None:
-    """The first rule one of whose sources is `name`, and what its placeholders stand for; None if there is none."""
+def matching(rules: Iterable[Rule], name: str) -> list[tuple[Rule, dict[str, str]]]:
+    """The rules one of whose sources is `name`, and what their placeholders stand for; a drop counts alone."""
+    found = []
     for rule in rules:
-        for source in rule.sources:
-            if found := pattern(source).fullmatch(name):
-                return rule, found.groupdict()
-    return None
+        match = next((match for source in rule.sources if (match := pattern(source).fullmatch(name))), None)
+        if match:
+            found.append((rule, match.groupdict()))
+    return found[:1] if found and found[0][0].target is None else [pair for pair in found if pair[0].target]
 
 
 def apply(
@@ -96,19 +106,20 @@ def apply(
     filled: dict[str, str] = {}
     dropped: dict[str, str] = {}
     for name in tensors:
-        match = matching(rules, name)
-        if match is None:
+        matches = matching(rules, name)
+        if not matches:
             unexpected.append(name)
-            continue
-        rule, bound = match
-        if rule.target is None:
-            dropped[name] = rule.why
-            continue
-        target = rule.target.format(**bound)
-        sources = [source.format(**bound) for source in rule.sources]
-        if target not in expected:
-            unexpected.append(name)
-        elif name == next(source for source in sources if source in tensors):
+        for rule, bound in matches:
+            if rule.target is None:
+                dropped[name] = rule.why
+                continue
+            target = rule.target.format(**bound)
+            sources = [source.format(**bound) for source in rule.sources]
+            if target not in expected:
+                unexpected.append(name)
+                continue
+            if name != next(source for source in sources if source in tensors):
+                continue  # the rule was applied at its first source
             if target in filled:
                 unexpected.append(f"{name} (says the same as {filled[target]})")
                 continue
@@ -152,7 +163,8 @@ def invert(
             if found and rule.op.inverse is not None:
                 values = {**(bound or {}), **found.groupdict()}
                 parts = rule.op.inverse(tensor, spec, len(rule.sources))
-                tensors |= {s.format(**values): t.contiguous() for s, t in zip(rule.sources, parts, strict=True)}
+                named = zip(rule.sources, parts, strict=True)
+                tensors |= {s.format(**values): t.contiguous() for s, t in named if t is not None}
                 break
         else:
             lost.append(name)
@@ -165,6 +177,7 @@ def _spellings(rules: Sequence[Rule], target: str, tensors: Mapping[str, Tensor]
     """Our missing name in the file's own words, where a rule has them."""
     for rule in rules:
         if rule.target is not None and (found := pattern(rule.target).fullmatch(target)):
-            prefix = "vit." if any(name.startswith("vit.") for name in tensors) else ""
-            return [source.format(**{"vit": prefix, **found.groupdict()}) for source in rule.sources]
+            bounds = (bound for name in tensors for _, bound in matching(rules, name) if "base" in bound)
+            base = next(bounds, {"base": ""})["base"]
+            return [source.format(**{"base": base, **found.groupdict()}) for source in rule.sources]
     return [target]

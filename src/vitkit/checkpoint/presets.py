@@ -37,6 +37,8 @@ class Preset:
     """Published ImageNet-1k validation top-1 of `hub_id`, in percent (timm's results-imagenet.csv)."""
     imagenet1k: bool
     """Whether the 1,000 outputs are ImageNet-1k's classes in wnid order."""
+    timm: str = "VisionTransformer"
+    """timm's class of the architecture that has the preset's name."""
 
 
 def _vit(

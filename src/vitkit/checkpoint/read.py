@@ -26,7 +26,7 @@ from vitkit.checkpoint.identify import (
     spec_from_timm,
     spec_from_transformers,
 )
-from vitkit.checkpoint.namemap import Mapped, apply
+from vitkit.checkpoint.namemap import Mapped, Rule, apply
 from vitkit.checkpoint.presets import Preset, find_preset
 from vitkit.checkpoint.weights import find_weights, read_json, read_tensors
 from vitkit.config import from_dict
@@ -34,9 +34,9 @@ from vitkit.errors import CheckpointError, ConfigError, list_faults
 from vitkit.files import sha256_of
 from vitkit.image.preprocess import Preprocess
 from vitkit.image.sources import from_timm, from_transformers
-from vitkit.model.build import build_empty
-from vitkit.model.spec import ModelSpec, VitSpec
-from vitkit.model.vit import VisionTransformer
+from vitkit.model.base import ImageModel
+from vitkit.model.build import build_empty, model_spec
+from vitkit.model.spec import ModelSpec
 
 __all__ = ["Checkpoint", "NativeFile", "Report", "read"]
 
@@ -86,7 +86,7 @@ class Checkpoint:
         report = dataclasses.replace(self.report, origins={**self.report.origins, "preprocess": "the caller"})
         return dataclasses.replace(self, card=dataclasses.replace(self.card, preprocess=preprocess), report=report)
 
-    def module(self, *, dtype: torch.dtype = torch.float32) -> VisionTransformer:
+    def module(self, *, dtype: torch.dtype = torch.float32) -> ImageModel:
         """The module with these weights, in eval mode on the CPU, its `.card` set."""
         module = build_empty(self.model)
         state = {name: tensor.to(dtype) for name, tensor in self.state.items()}
@@ -99,7 +99,7 @@ class Checkpoint:
 class _Description:
     """What a source's own configuration says, before its tensors are looked at."""
 
-    spec: VitSpec
+    model: ModelSpec
     layout: str
     card: Card
     origins: dict[str, str] = field(default_factory=dict)
@@ -165,12 +165,12 @@ def _sane(origin: str) -> Iterator[None]:
 def _finish(
     described: _Description, tensors: Mapping[str, Tensor], files: list[Path], folder: Path | None, origin: str
 ) -> Checkpoint:
-    model = ModelSpec(arch="vit", spec=described.spec)
+    model = described.model
     mapped = _map(model, described.layout, tensors, origin)
     card = described.card
-    if card.class_names is not None and len(card.class_names) != described.spec.num_classes:
+    if card.class_names is not None and len(card.class_names) != model.spec.num_classes:
         raise CheckpointError(
-            f"{origin}: {len(card.class_names)} class names for {described.spec.num_classes} outputs "
+            f"{origin}: {len(card.class_names)} class names for {model.spec.num_classes} outputs "
             f"({described.origins.get('class_names')})"
         )
     if card.provenance is None:
@@ -186,9 +186,13 @@ def _finish(
     return Checkpoint(model=model, state=mapped.state, card=card, report=report, folder=folder)
 
 
+NATIVE = (Rule("{name}", "{name}"),)
+
+
 def _map(model: ModelSpec, layout: str, tensors: Mapping[str, Tensor], origin: str) -> Mapped:
     expected = {name: tensor.shape for name, tensor in build_empty(model).state_dict().items()}
-    return apply(LAYOUTS[layout].rules, tensors, model.spec, expected, origin=origin)
+    rules = NATIVE if layout == "native" else LAYOUTS[layout].rules
+    return apply(rules, tensors, model.spec, expected, origin=origin)
 
 
 def _read_native(folder: Path, files: list[Path], origin: str) -> Checkpoint:
@@ -203,8 +207,8 @@ def _read_native(folder: Path, files: list[Path], origin: str) -> Checkpoint:
             f"{origin}: files missing or changed since they were written: {list_faults(changed)}; copy the folder again"
         )
     described = _Description(
-        spec=written.model.spec,
-        layout="timm/vit",
+        model=written.model,
+        layout="native",
         card=written.card,
         origins=dict.fromkeys(("model", "preprocess", "class_names"), "vitkit.json"),
     )
@@ -230,16 +234,14 @@ def _describe_timm(config: Mapping[str, Any], layout: str, origin: str) -> _Desc
     elif spec.num_classes == 1000 and str(published.get("tag") or "").endswith("in1k"):
         card = _with_imagenet1k(card)
         origins["class_names"] = "ImageNet-1k, as pretrained_cfg.tag says"
-    return _Description(spec=spec, layout=layout, card=card, origins=origins)
+    return _Description(model=model_spec(spec), layout=layout, card=card, origins=origins)
 
 
 def _describe_transformers(
     folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], layout: str, origin: str
 ) -> _Description:
-    num_classes, pre_logits_dim = outputs_of(tensors, layout)
-    spec = spec_from_transformers(
-        config, num_classes=num_classes, pre_logits_dim=pre_logits_dim, origin=f"{origin}: config.json"
-    )
+    outputs = outputs_of(tensors, layout)
+    spec = spec_from_transformers(config, outputs, arch=LAYOUTS[layout].arch, origin=f"{origin}: config.json")
     origins = {"model": "config.json"}
     preprocess = None
     if (folder / "preprocessor_config.json").is_file():
@@ -248,7 +250,7 @@ def _describe_transformers(
             preprocess = from_transformers(read_json(folder / "preprocessor_config.json"))
         except ConfigError as error:
             raise CheckpointError(f"{origin}: preprocessor_config.json: {error}") from None
-    names = config.get("id2label") if num_classes else None
+    names = config.get("id2label") if outputs.num_classes else None
     class_names = None
     if names:
         by_index = {int(index): str(name) for index, name in names.items()}
@@ -262,27 +264,23 @@ def _describe_transformers(
     card = Card(preprocess=preprocess, class_names=class_names, scores="sigmoid" if multi_label else "softmax")
     if class_names == imagenet1k()[1]:
         card = _with_imagenet1k(card)
-    return _Description(spec=spec, layout=layout, card=card, origins=origins)
+    return _Description(model=model_spec(spec), layout=layout, card=card, origins=origins)
 
 
 def _describe_bare(
     preset: Preset, name: str, tensors: Mapping[str, Tensor], layout: str, num_classes: int | None
 ) -> _Description:
-    own_classes, pre_logits_dim = outputs_of(tensors, layout)
-    spec = dataclasses.replace(
-        preset.model.spec,
-        pre_logits_dim=pre_logits_dim,
-        position_resample=LAYOUTS[layout].position_resample,
-    )
+    outputs = outputs_of(tensors, layout)
+    spec = dataclasses.replace(preset.model.spec, pre_logits_dim=outputs.pre_logits_dim, **LAYOUTS[layout].implies)
     # Said explicitly, another class count is no fault: the file's own head is read (and replaced later if it differs).
     if num_classes is not None:
-        spec = dataclasses.replace(spec, num_classes=own_classes)
+        spec = dataclasses.replace(spec, num_classes=outputs.num_classes)
     origins = {"model": f"preset {name}", "preprocess": f"preset {name}"}
     card = Card(preprocess=preset.preprocess)
     if preset.imagenet1k and spec.num_classes == preset.model.spec.num_classes:
         card = _with_imagenet1k(card)
         origins["class_names"] = "ImageNet-1k, as the preset says"
-    return _Description(spec=spec, layout=layout, card=card, origins=origins)
+    return _Description(model=model_spec(spec), layout=layout, card=card, origins=origins)
 
 
 def _with_imagenet1k(card: Card) -> Card:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +21,26 @@ from torch import Tensor
 import vitkit
 from vitkit.checkpoint import proof
 from vitkit.checkpoint.card import Card
-from vitkit.checkpoint.families import LAYOUTS
-from vitkit.checkpoint.identify import timm_ratio
+from vitkit.checkpoint.dialect import Dialect
+from vitkit.checkpoint.families import LAYOUTS, TIMM, TRANSFORMERS
 from vitkit.checkpoint.namemap import invert
 from vitkit.checkpoint.presets import PRESETS
-from vitkit.checkpoint.read import NativeFile
+from vitkit.checkpoint.read import NATIVE, NativeFile
 from vitkit.config import to_dict
 from vitkit.errors import CheckpointError
-from vitkit.files import new_folder, sha256_of
+from vitkit.files import new_folder, sha256_of, why_unwritten
 from vitkit.image.sources import to_timm, to_transformers
-from vitkit.model.spec import ModelSpec, VitSpec
-from vitkit.model.vit import VisionTransformer
+from vitkit.model.base import ImageModel
+from vitkit.model.build import model_spec
+from vitkit.model.spec import AnySpec, ModelSpec
 
-__all__ = ["save_native", "save_transformers"]
+__all__ = ["save_native", "save_timm", "save_transformers"]
 
 WEIGHTS = "model.safetensors"
 
 
 def save_native(
-    module: VisionTransformer, folder: str | os.PathLike[str], *, card: Card, overwrite: bool = False
+    module: ImageModel, folder: str | os.PathLike[str], *, card: Card, overwrite: bool = False
 ) -> list[str]:
     """Writes the native folder; returns notes on what other libraries can't express about this model.
 
@@ -53,7 +53,7 @@ def save_native(
             "the one the weights were trained with"
         )
     _check_card(module.spec, card)
-    timm, notes = timm_config(module.spec, card)
+    timm, notes = native_timm_config(module.spec, card)
     with _writing(folder), new_folder(folder, overwrite=overwrite) as part:
         save_file(_plain_state(module), part / WEIGHTS, metadata={"format": "pt"})
         proof.write_proof(part / proof.FILE, proof.make(module, card.preprocess))
@@ -63,7 +63,7 @@ def save_native(
         written = NativeFile(
             format=1,
             vitkit=vitkit.__version__,
-            model=ModelSpec(arch="vit", spec=module.spec),
+            model=model_spec(module.spec),
             card=card,
             sha256={file.name: sha256_of(file) for file in sorted(part.iterdir()) if file.name != "README.md"},
         )
@@ -72,14 +72,17 @@ def save_native(
 
 
 def save_transformers(
-    module: VisionTransformer, folder: str | os.PathLike[str], *, card: Card, overwrite: bool = False
+    module: ImageModel, folder: str | os.PathLike[str], *, card: Card, overwrite: bool = False
 ) -> list[str]:
-    """Writes a folder for transformers' ViTForImageClassification (ViTModel without a head); returns notes.
+    """Writes a folder for the transformers class that computes the same; returns notes.
 
-    Raises CheckpointError where transformers' ViT can't compute what this model computes.
+    Raises CheckpointError where there is none.
     """
     spec = module.spec
-    config = transformers_config(spec, card)
+    dialect, reasons = _speaker(TRANSFORMERS.values(), model_spec(spec))
+    if dialect is None:
+        raise CheckpointError("; ".join(reasons))
+    config = transformers_config(dialect, spec, card)
     notes = []
     processor = None
     if card.preprocess is not None:
@@ -95,7 +98,7 @@ def save_transformers(
             notes.append("no preprocessor_config.json: transformers has no image processor for this preprocessing")
     if spec.position_resample != "bicubic":
         notes.append(f"at other sizes transformers resamples positions by bicubic, not {spec.position_resample}")
-    layout = LAYOUTS["transformers/vit" if spec.num_classes else "transformers/vit-model"]
+    layout = LAYOUTS[dialect.layouts[0 if spec.num_classes else 1]]
     tensors = invert(layout.rules, _plain_state(module), spec, bound=layout.bound)
     with _writing(folder), new_folder(folder, overwrite=overwrite) as part:
         save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
@@ -105,45 +108,55 @@ def save_transformers(
     return notes
 
 
-def timm_config(spec: VitSpec, card: Card) -> tuple[dict[str, Any] | None, list[str]]:
-    """timm's config.json for exactly this model, or None and the reasons why timm would compute something else."""
-    assert card.preprocess is not None
-    words = to_timm(card.preprocess)
-    reasons = []
-    if spec.norm_eps != 1e-6:
-        reasons.append(f"timm's ViT computes LayerNorm with eps 1e-6, these weights need {spec.norm_eps:g}")
-    if spec.pre_logits_dim:
-        reasons.append("timm's ViT has no hidden layer before the head")
-    if spec.position == "sincos":
-        reasons.append("timm's ViT has no computed sine-cosine positions")
+def save_timm(
+    module: ImageModel, folder: str | os.PathLike[str], *, card: Card, overwrite: bool = False
+) -> list[str]:
+    """Writes a folder for `timm.create_model("local-dir:...")`; returns notes.
+
+    Raises CheckpointError where none of timm's classes computes the same, or its transforms have no words for the
+    preprocessing.
+    """
+    spec = module.spec
+    dialect, reasons = _speaker(TIMM.values(), model_spec(spec))
+    words = None if card.preprocess is None else to_timm(card.preprocess)
     if words is None:
         reasons.append("timm's transforms have no words for this preprocessing")
-    if words is None or reasons:
+    if dialect is None or words is None:
+        raise CheckpointError("; ".join(reasons))
+    layout = LAYOUTS[dialect.layouts[0 if spec.num_classes else 1]]
+    tensors = invert(layout.rules, _plain_state(module), spec, bound=layout.bound)
+    with _writing(folder), new_folder(folder, overwrite=overwrite) as part:
+        save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
+        _write_json(part / "config.json", timm_config(dialect, spec, card, words))
+    return []
+
+
+def native_timm_config(spec: AnySpec, card: Card) -> tuple[dict[str, Any] | None, list[str]]:
+    """timm's config.json that makes timm read the native folder as it is, or None and the reasons why it can't."""
+    assert card.preprocess is not None
+    # The native folder's tensors have our names: timm's classes that call them otherwise need `save_timm`.
+    alike = [d for d in TIMM.values() if all(LAYOUTS[name].rules == NATIVE for name in d.layouts)]
+    dialect, reasons = _speaker(alike, model_spec(spec))
+    words = to_timm(card.preprocess)
+    if words is None:
+        reasons.append("its transforms have no words for this preprocessing")
+    if words is None or dialect is None:
         return None, [f"no config.json for timm: {reason}" for reason in reasons]
-    # Any architecture name will do, since model_args says all sizes: take the published one, else the nearest.
-    architecture = min(PRESETS, key=lambda name: _unlikeness(PRESETS[name].model.spec, spec))
-    names = {"label_names": list(card.class_names)} if card.class_names else {}
-    config = {
-        "architecture": architecture,
+    return timm_config(dialect, spec, card, words), []
+
+
+def timm_config(dialect: Dialect, spec: AnySpec, card: Card, words: dict[str, Any]) -> dict[str, Any]:
+    """timm's config.json for exactly this model, `words` saying its preprocessing."""
+    arguments = dialect.config(spec)
+    # Any architecture of the class will do, since model_args says all sizes: the published one, else the nearest.
+    names = [name for name, preset in PRESETS.items() if preset.timm == dialect.kind]
+    return {
+        "architecture": min(names, key=lambda name: _unlikeness(PRESETS[name].model.spec, spec)),
         "num_classes": spec.num_classes,
-        "num_features": spec.embed_dim,
-        "global_pool": {"cls": "token", "mean": "avg"}[spec.pool],
-        **names,
-        "model_args": {
-            "img_size": list(spec.image_size),
-            "patch_size": spec.patch_size,
-            "in_chans": spec.in_channels,
-            "embed_dim": spec.embed_dim,
-            "depth": spec.depth,
-            "num_heads": spec.num_heads,
-            "mlp_ratio": timm_ratio(spec),
-            "qkv_bias": spec.qkv_bias == "qkv",
-            "class_token": spec.class_token,
-            "pos_embed": "learn" if spec.position == "learned" else "none",
-            "global_pool": {"cls": "token", "mean": "avg"}[spec.pool],
-            "fc_norm": spec.final_norm == "pooled",
-            **({} if spec.activation == "gelu" else {"act_layer": spec.activation}),
-        },
+        "num_features": spec.feature_dim,
+        **({"global_pool": arguments["global_pool"]} if "global_pool" in arguments else {}),
+        **({"label_names": list(card.class_names)} if card.class_names else {}),
+        "model_args": arguments,
         "pretrained_cfg": {
             **words,
             "fixed_input_size": True,
@@ -152,50 +165,32 @@ def timm_config(spec: VitSpec, card: Card) -> tuple[dict[str, Any] | None, list[
             "classifier": "head",
         },
     }
-    return config, []
 
 
-def transformers_config(spec: VitSpec, card: Card) -> dict[str, Any]:
-    """transformers' ViTConfig for exactly this model. Raises CheckpointError naming what it has no words for."""
-    faults = []
-    if not spec.class_token or spec.pool != "cls" or spec.final_norm != "tokens":
-        faults.append("its head reads the normed class token, this model's doesn't")
-    if spec.position != "learned":
-        faults.append(f"its positions are learned, this model's are {spec.position!r}")
-    if spec.num_classes and spec.pre_logits_dim:
-        faults.append("its classifier has no hidden layer before the head")
-    if faults:
-        raise CheckpointError("transformers' ViT can't hold this model: " + "; ".join(faults))
-    names = card.class_names or tuple(f"LABEL_{index}" for index in range(spec.num_classes))
-    activation = {"gelu_tanh": "gelu_pytorch_tanh"}.get(spec.activation, spec.activation)
+def transformers_config(dialect: Dialect, spec: AnySpec, card: Card) -> dict[str, Any]:
+    """transformers' config.json for exactly this model, in a dialect that holds it."""
     config: dict[str, Any] = {
-        "architectures": ["ViTForImageClassification" if spec.num_classes else "ViTModel"],
-        "model_type": "vit",
-        "image_size": spec.image_size[0] if len(set(spec.image_size)) == 1 else list(spec.image_size),
-        "patch_size": spec.patch_size,
-        "num_channels": spec.in_channels,
-        "hidden_size": spec.embed_dim,
-        "num_hidden_layers": spec.depth,
-        "num_attention_heads": spec.num_heads,
-        "intermediate_size": spec.mlp_dim,
-        "hidden_act": activation,
-        "layer_norm_eps": spec.norm_eps,
-        "qkv_bias": spec.qkv_bias == "qkv",
-        "hidden_dropout_prob": spec.dropout,
-        "attention_probs_dropout_prob": spec.attention_dropout,
+        "architectures": [dialect.classes[0 if spec.num_classes else 1]],
+        "model_type": dialect.kind,
+        **dialect.config(spec),
     }
     if spec.num_classes:
+        names = card.class_names or tuple(f"LABEL_{index}" for index in range(spec.num_classes))
         config["id2label"] = {str(index): name for index, name in enumerate(names)}
         config["label2id"] = {name: index for index, name in enumerate(names)}
         if card.scores == "sigmoid":
             config["problem_type"] = "multi_label_classification"
-    if spec.pre_logits_dim:
-        config["pooler_output_size"] = spec.pre_logits_dim
-        config["pooler_act"] = "tanh"
     return config
 
 
-def model_card(spec: VitSpec, card: Card, notes: list[str]) -> str:
+def _speaker(dialects: Iterable[Dialect], model: ModelSpec) -> tuple[Dialect | None, list[str]]:
+    """The first dialect that holds `model`; else None, and why the nearest one can't."""
+    faults = {dialect.kind: (dialect, dialect.faults(model.arch, model.spec)) for dialect in dialects}
+    dialect, reasons = min(faults.values(), key=lambda pair: len(pair[1]))
+    return (dialect, []) if not reasons else (None, [f"{dialect.name} can't hold this model: {'; '.join(reasons)}"])
+
+
+def model_card(spec: AnySpec, card: Card, notes: list[str]) -> str:
     """The folder's README.md: what it is, how to use it, where it comes from."""
     provenance = card.provenance
     licence = provenance.licence if provenance else None
@@ -231,7 +226,7 @@ def model_card(spec: VitSpec, card: Card, notes: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _check_card(spec: VitSpec, card: Card) -> None:
+def _check_card(spec: AnySpec, card: Card) -> None:
     for name, entries in (("class_names", card.class_names), ("class_ids", card.class_ids)):
         if entries is not None and len(entries) != spec.num_classes:
             raise CheckpointError(f"{name} has {len(entries)} entries, the model {spec.num_classes} outputs")
@@ -241,11 +236,11 @@ def _check_card(spec: VitSpec, card: Card) -> None:
         )
 
 
-def _plain_state(module: VisionTransformer) -> dict[str, Tensor]:
+def _plain_state(module: ImageModel) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
 
 
-def _unlikeness(a: VitSpec, b: VitSpec) -> tuple[int, ...]:
+def _unlikeness(a: AnySpec, b: AnySpec) -> tuple[int, ...]:
     sizes = ((a.embed_dim, b.embed_dim), (a.depth, b.depth), (a.patch_size, b.patch_size), (a.num_heads, b.num_heads))
     return *(abs(one - other) for one, other in sizes), a.image_size != b.image_size
 
@@ -264,15 +259,6 @@ def _writing(folder: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        full = (
-            "os error 28" in str(error)
-            or "os error 27" in str(error)
-            or getattr(error, "errno", None)
-            in (
-                errno.ENOSPC,
-                errno.EFBIG,
-                errno.EDQUOT,
-            )
-        )
-        reason = "the disk is full" if full else getattr(error, "strerror", None) or str(error)
-        raise CheckpointError(f"{os.fspath(folder)}: can't be written ({reason}); nothing was left behind") from error
+        raise CheckpointError(
+            f"{os.fspath(folder)}: can't be written ({why_unwritten(error)}); nothing was left behind"
+        ) from error

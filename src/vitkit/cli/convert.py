@@ -13,7 +13,7 @@ def convert(
     source: Annotated[str, typer.Argument(help="Hub id[@revision], folder, or weight file with --preset.")],
     output: Annotated[str, typer.Option("--output", "-o", help="The folder to write.")],
     to: Annotated[
-        str | None, typer.Option("--to", help="native (timm and transformers load it too) or hf. [native]")
+        str | None, typer.Option("--to", help="native, hf (transformers) or timm. [native]")
     ] = None,
     preset: options.PresetName = None,
     revision: options.Revision = None,
@@ -25,7 +25,8 @@ def convert(
 ) -> int:
     """Write a checkpoint in another layout.
 
-    Native folders carry their preprocessing and their proof; timm and transformers load them too.
+    Native folders carry their preprocessing and their proof; where timm has the same names, timm and transformers
+    load them as they are.
 
     Pickled weights (.bin, .pth) are read here and nowhere else, as plain tensors only.
     """

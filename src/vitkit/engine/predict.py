@@ -21,10 +21,10 @@ from vitkit.explain.explanation import Explanation, explain_picture
 from vitkit.image.decode import Picture, decode, describe
 from vitkit.image.listing import list_pictures
 from vitkit.image.preprocess import Preprocess, apply, fit
-from vitkit.model.vit import VisionTransformer
+from vitkit.model.base import ImageModel
 
 if TYPE_CHECKING:
-    from vitkit.model.spec import VitSpec
+    from vitkit.model.spec import AnySpec
 
 __all__ = ["Answer", "Prediction", "Predictor", "probabilities"]
 
@@ -67,7 +67,7 @@ def probabilities(logits: NDArray[np.float32], scores: str) -> NDArray[np.float6
 class Predictor:
     """A model ready for use: `vitkit.load` makes one. Not changed by use; safe to call again and again."""
 
-    def __init__(self, module: VisionTransformer, engine: Engine, card: Card, report: Report) -> None:
+    def __init__(self, module: ImageModel, engine: Engine, card: Card, report: Report) -> None:
         if card.preprocess is None:
             raise ConfigError(f"{report.source}: the preprocessing is unknown; pass preprocess=vitkit.Preprocess(...)")
         self.module = module
@@ -80,7 +80,7 @@ class Predictor:
         return f"Predictor({self.report.source!r}, {self.engine.name}, {self.spec.num_classes} classes)"
 
     @property
-    def spec(self) -> VitSpec:
+    def spec(self) -> AnySpec:
         """The model's spec."""
         return self.module.spec
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from vitkit.engine.protocol import InputSpec, Outputs
 from vitkit.errors import EngineError
 from vitkit.image.preprocess import Preprocess
-from vitkit.model.vit import VisionTransformer
+from vitkit.model.base import ImageModel
 
 __all__ = ["TorchEngine"]
 
@@ -20,9 +20,7 @@ class TorchEngine:
     Preprocessing that resizes in floating point ("rescale_first") hands over float32 [B, C, H, W], already normalised.
     """
 
-    def __init__(
-        self, module: VisionTransformer, preprocess: Preprocess, *, device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, module: ImageModel, preprocess: Preprocess, *, device: torch.device, dtype: torch.dtype) -> None:
         self.module = module.to(device=device, dtype=dtype).eval()
         self.device = device
         self.name = f"torch {str(dtype).removeprefix('torch.')} on {device}"

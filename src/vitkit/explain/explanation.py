@@ -18,7 +18,7 @@ from vitkit.explain.overlay import draw_pair, overlay
 from vitkit.files import replace_file, writing
 from vitkit.image.decode import Picture, Pixels, decode, describe
 from vitkit.image.preprocess import Preprocess, apply
-from vitkit.model.vit import VisionTransformer
+from vitkit.model.base import ImageModel
 
 __all__ = ["Card", "Explanation", "explain_picture", "explain_pixels", "find_class", "restore"]
 
@@ -77,7 +77,7 @@ class Explanation:
 
 
 def explain_picture(
-    module: VisionTransformer,
+    module: ImageModel,
     card: Card,
     picture: Picture,
     *,
@@ -100,7 +100,7 @@ def explain_picture(
 
 
 def explain_pixels(
-    module: VisionTransformer,
+    module: ImageModel,
     card: Card,
     pixels: Tensor,
     *,

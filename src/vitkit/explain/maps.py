@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vitkit.errors import ConfigError, EngineError, nearest
 from vitkit.explain.record import record
+from vitkit.model.base import ImageModel
 from vitkit.model.vit import VisionTransformer
 
 __all__ = [
@@ -32,7 +33,7 @@ __all__ = [
     "patch_attention",
 ]
 
-Pool: TypeAlias = Literal["cls", "mean"]
+Pool: TypeAlias = Literal["cls", "mean", "cls_mean", "attention"]
 
 METHODS = ("auto", "attention", "rollout", "gradient")
 
@@ -84,7 +85,7 @@ def gradient_weighted(attention: Sequence[Tensor], gradients: Sequence[Tensor], 
 
 
 def explain(
-    module: VisionTransformer,
+    module: ImageModel,
     pixels: Tensor,
     *,
     target: int | Sequence[int] | None = None,
@@ -98,6 +99,8 @@ def explain(
 
     Raises ConfigError for an unknown method or class, EngineError where the model's answer isn't a number.
     """
+    if not isinstance(module, VisionTransformer):
+        raise ConfigError(f"maps need attention over the whole picture; {type(module).__name__} has none")
     spec = module.spec
     targets = _check_targets(target, method, spec.num_classes, len(pixels))
     if method == "auto":
@@ -138,8 +141,9 @@ def explain(
 
 
 def _read(relevance_BNN: Tensor, pool: Pool, num_prefix: int) -> Tensor:
-    """What the pooled token takes from each patch: the class token's row, or the mean of the patches' rows."""
-    rows = relevance_BNN[:, 0] if pool == "cls" else relevance_BNN[:, num_prefix:].mean(dim=1)
+    """What the pooled token takes from each patch: the class token's row, the mean of the patches' rows, or both's."""
+    of_class, of_patches = relevance_BNN[:, 0], relevance_BNN[:, num_prefix:].mean(dim=1)
+    rows = {"cls": of_class, "cls_mean": of_class + of_patches}.get(pool, of_patches)
     return rows[:, num_prefix:]
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vitkit.model.position import NOWHERE, Places, RelativeBias, rotate
 
 __all__ = ["Attend", "Attention"]
 
@@ -28,11 +31,22 @@ class Attention(nn.Module):
     """Queries, keys and values from one projection (its rows in that order), heads attended apart, then mixed."""
 
     def __init__(
-        self, embed_dim: int, num_heads: int, *, qkv_bias: str, dropout: float, attention_dropout: float
+        self,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: str,
+        dropout: float,
+        attention_dropout: float,
+        relative_bias: RelativeBias | None = None,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim, bias=qkv_bias == "qkv")
+        # Keys without a bias: it isn't masked out of a fused one, whose gradient would not be zero under rotation.
+        self.q_bias = nn.Parameter(torch.zeros(embed_dim)) if qkv_bias == "qv" else None
+        self.v_bias = nn.Parameter(torch.zeros(embed_dim)) if qkv_bias == "qv" else None
+        self.relative_bias = relative_bias
         self.attend = Attend(attention_dropout)
         self.proj = nn.Linear(embed_dim, embed_dim)
         self.proj_drop = nn.Dropout(dropout)
@@ -43,11 +57,21 @@ class Attention(nn.Module):
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Tokens [B, N, D] to tokens [B, N, D]; `bias` is added to the attention logits."""
+    def forward(self, x: Tensor, places: Places = NOWHERE) -> Tensor:
+        """Tokens [B, N, D] to tokens [B, N, D]; `places` says what the attention is told of where they are."""
         B, N, D = x.shape
-        qkv_3BAND = self.qkv(x).reshape(B, N, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
+        qkv_3BAND = self._project(x).reshape(B, N, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
         q_BAND, k_BAND, v_BAND = qkv_3BAND.unbind(0)
+        if places.rotation is not None:
+            q_BAND, k_BAND = rotate(q_BAND, places.rotation), rotate(k_BAND, places.rotation)
+        bias = places.bias if self.relative_bias is None else self.relative_bias(places)
         mixed = self.attend(q_BAND, k_BAND, v_BAND, bias)
         out: Tensor = self.proj_drop(self.proj(mixed.transpose(1, 2).reshape(B, N, D)))
         return out
+
+    def _project(self, x: Tensor) -> Tensor:
+        """[B, N, D] to [B, N, 3D]."""
+        if self.q_bias is None or self.v_bias is None:
+            projected: Tensor = self.qkv(x)
+            return projected
+        return F.linear(x, self.qkv.weight, torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias]))

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitkit.model.attention import Attention
+from vitkit.model.position import NOWHERE, Places, RelativeBias
 from vitkit.model.spec import VitSpec
 
-__all__ = ["ACTIVATIONS", "Block", "DropPath", "Mlp"]
+__all__ = ["ACTIVATIONS", "Block", "DropPath", "LayerScale", "Mlp"]
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -52,6 +53,39 @@ class Mlp(nn.Module):
         return out
 
 
+class GatedMlp(nn.Module):
+    """Two projections in one, its rows gate first: activation(gate) * value, then linear (Shazeer, 2020)."""
+
+    def __init__(self, embed_dim: int, mlp_dim: int, *, activation: str, dropout: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dim, 2 * mlp_dim)
+        self.activation = ACTIVATIONS[activation]
+        self.drop = nn.Dropout(dropout)
+        self.fc2 = nn.Linear(mlp_dim, embed_dim)
+        for part in (*self.fc1.weight.data.chunk(2), self.fc2.weight.data):
+            nn.init.xavier_uniform_(part)
+        for linear in (self.fc1, self.fc2):
+            nn.init.normal_(linear.bias, std=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, N, D] to tokens [B, N, D]."""
+        gate, value = self.fc1(x).chunk(2, dim=-1)
+        out: Tensor = self.drop(self.fc2(self.drop(self.activation(gate) * value)))
+        return out
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel on a branch, small at the start (CaiT, Touvron et al., 2021)."""
+
+    def __init__(self, embed_dim: int, first: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((embed_dim,), first))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Branch [B, N, D], scaled."""
+        return x * self.gamma
+
+
 class DropPath(nn.Module):
     """Stochastic depth (Huang et al., 2016): in training, a branch is dropped per picture, the others are scaled up."""
 
@@ -72,11 +106,12 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x))."""
+    """x + attention(norm(x)), then x + mlp(norm(x)); branches are scaled where the spec says so."""
 
     def __init__(self, spec: VitSpec, *, drop_path: float) -> None:
         super().__init__()
         D = spec.embed_dim
+        own_bias = spec.position == "relative"
         self.norm1 = nn.LayerNorm(D, eps=spec.norm_eps)
         self.attn = Attention(
             D,
@@ -84,13 +119,17 @@ class Block(nn.Module):
             qkv_bias=spec.qkv_bias,
             dropout=spec.dropout,
             attention_dropout=spec.attention_dropout,
+            relative_bias=RelativeBias(spec.grid, spec.num_heads, spec.position_resample) if own_bias else None,
         )
+        self.ls1 = LayerScale(D, spec.layer_scale) if spec.layer_scale else nn.Identity()
         self.norm2 = nn.LayerNorm(D, eps=spec.norm_eps)
-        self.mlp = Mlp(D, spec.mlp_dim, activation=spec.activation, dropout=spec.dropout)
+        mlp = GatedMlp if spec.gated_mlp else Mlp
+        self.mlp = mlp(D, spec.mlp_dim, activation=spec.activation, dropout=spec.dropout)
+        self.ls2 = LayerScale(D, spec.layer_scale) if spec.layer_scale else nn.Identity()
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, places: Places = NOWHERE) -> Tensor:
         """Tokens [B, N, D] to tokens [B, N, D]."""
-        x = x + self.drop_path(self.attn(self.norm1(x), bias))
-        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), places)))
+        out: Tensor = x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
         return out

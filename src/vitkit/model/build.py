@@ -7,21 +7,30 @@ from collections.abc import Mapping
 
 import torch
 
-from vitkit.model.spec import ModelSpec
+from vitkit.model.base import ImageModel
+from vitkit.model.spec import AnySpec, ModelSpec, VitSpec
 from vitkit.model.vit import VisionTransformer
 
-__all__ = ["BUILDERS", "build", "build_empty"]
+__all__ = ["BUILDERS", "SPECS", "build", "build_empty", "model_spec"]
 
-BUILDERS: Mapping[str, type[VisionTransformer]] = {"vit": VisionTransformer}
+BUILDERS: Mapping[str, type[ImageModel]] = {"vit": VisionTransformer}
+SPECS: Mapping[str, type[AnySpec]] = {"vit": VitSpec}
+"""The spec of each architecture."""
 
 
-def build(model: ModelSpec) -> VisionTransformer:
+def build(model: ModelSpec) -> ImageModel:
     """A freshly initialised module, drawn from torch's global generator: seed it before."""
     fields = {field.name: getattr(model.spec, field.name) for field in dataclasses.fields(model.spec)}
     return BUILDERS[model.arch](**fields)
 
 
-def build_empty(model: ModelSpec) -> VisionTransformer:
+def build_empty(model: ModelSpec) -> ImageModel:
     """The module on torch's "meta" device: shapes without memory, for load_state_dict(assign=True)."""
     with torch.device("meta"):
         return build(model)
+
+
+def model_spec(spec: AnySpec) -> ModelSpec:
+    """The ModelSpec of `spec`."""
+    arch = next(name for name, kind in SPECS.items() if type(spec) is kind)
+    return ModelSpec(arch=arch, spec=spec)  # type: ignore[arg-type]

@@ -15,14 +15,15 @@ __all__ = ["PatchEmbed"]
 class PatchEmbed(nn.Module):
     """Patchify + linear projection, stored as the convolution of equal stride and size that every checkpoint uses."""
 
-    def __init__(self, patch_size: int, in_channels: int, embed_dim: int) -> None:
+    def __init__(self, patch_size: int, in_channels: int, embed_dim: int, *, bias: bool = True) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.in_channels = in_channels
-        self.proj = nn.Conv2d(in_channels, embed_dim, kernel_size=patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(in_channels, embed_dim, kernel_size=patch_size, stride=patch_size, bias=bias)
         # Flax's convolution default, lecun_normal over the patch: vit_jax/models_vit.py, `embedding`.
         nn.init.trunc_normal_(self.proj.weight, std=math.sqrt(1 / (in_channels * patch_size**2)))
-        nn.init.zeros_(self.proj.bias)  # type: ignore[arg-type]
+        if self.proj.bias is not None:
+            nn.init.zeros_(self.proj.bias)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Pixels [B, C, H, W] to patch tokens [B, h*w, D], row by row, and their grid (h, w)."""
@@ -36,6 +37,6 @@ class PatchEmbed(nn.Module):
         return tokens.flatten(2).transpose(1, 2), (tokens.shape[2], tokens.shape[3])
 
 
-def zeros_token(embed_dim: int) -> nn.Parameter:
-    """A prefix token [1, 1, D], zero at the start as the paper's class token."""
-    return nn.Parameter(torch.zeros(1, 1, embed_dim))
+def zeros_token(embed_dim: int, count: int = 1) -> nn.Parameter:
+    """Prefix tokens [1, count, D], zero at the start as the paper's class token."""
+    return nn.Parameter(torch.zeros(1, count, embed_dim))

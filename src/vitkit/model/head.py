@@ -1,11 +1,44 @@
-"""What stands between the pooled token and the logits (paper, section 3.1: MLP head in pre-training, linear after)."""
+"""Pooling by attention, and what stands between the pooled token and the logits.
+
+The paper's section 3.1: an MLP head in pre-training, a linear one after.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PreLogits", "zeros_head"]
+from vitkit.model.attention import Attend
+from vitkit.model.block import Mlp
+from vitkit.model.spec import VitSpec
+
+__all__ = ["AttentionPool", "PreLogits", "zeros_head"]
+
+
+class AttentionPool(nn.Module):
+    """A learned query attends to all tokens, then an MLP with a residual (MAP head, Zhai et al., 2022)."""
+
+    def __init__(self, spec: VitSpec) -> None:
+        super().__init__()
+        D = spec.embed_dim
+        self.num_heads = spec.num_heads
+        self.latent = nn.Parameter(torch.empty(1, 1, D).normal_(std=D**-0.5))
+        self.q = nn.Linear(D, D)
+        self.kv = nn.Linear(D, 2 * D)
+        self.attend = Attend(spec.attention_dropout)
+        self.proj = nn.Linear(D, D)
+        self.norm = nn.LayerNorm(D, eps=spec.norm_eps)
+        self.mlp = Mlp(D, spec.mlp_dim, activation=spec.activation, dropout=spec.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, N, D] to [B, D]."""
+        B, N, D = x.shape
+        A = self.num_heads
+        q_BA1D = self.q(self.latent.expand(B, -1, -1)).view(B, 1, A, D // A).transpose(1, 2)
+        k_BAND, v_BAND = self.kv(x).view(B, N, 2, A, D // A).permute(2, 0, 3, 1, 4).unbind(0)
+        pooled = self.proj(self.attend(q_BA1D, k_BAND, v_BAND).transpose(1, 2).reshape(B, D))
+        out: Tensor = pooled + self.mlp(self.norm(pooled))
+        return out
 
 
 class PreLogits(nn.Module):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 from vitkit.errors import ConfigError, list_faults, nearest
 
-__all__ = ["ModelSpec", "VitFields", "VitSpec"]
+__all__ = ["AnySpec", "ModelSpec", "VitFields", "VitSpec"]
 
 # A side alone stands for a square when a spec is made or read; every instance holds (height, width).
 if TYPE_CHECKING:
@@ -61,15 +61,29 @@ FOREIGN_WORDS: Mapping[str, str] = {
     "hidden_act": "activation",
     "pos_embed": "position",
     "representation_size": "pre_logits_dim",
+    "reg_tokens": "num_registers",
+    "num_register_tokens": "num_registers",
+    "init_values": "layer_scale",
+    "layerscale_value": "layer_scale",
+    "layer_scale_init_value": "layer_scale",
+    "use_swiglu_ffn": "gated_mlp",
+    "no_embed_class": "prefix_positions (the opposite of it)",
 }
 
-Position = Literal["learned", "sincos", "none"]
-QkvBias = Literal["qkv", "none"]
+Position = Literal["learned", "sincos", "relative", "relative_shared", "rope", "none"]
+QkvBias = Literal["qkv", "qv", "none"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
-Pool = Literal["cls", "mean"]
+Pool = Literal["cls", "mean", "cls_mean", "attention"]
 FinalNorm = Literal["tokens", "pooled"]
 Resample = Literal[
-    "bicubic", "bicubic_antialias", "bicubic_align_corners", "bilinear", "bilinear_align_corners", "nearest"
+    "bicubic",
+    "bicubic_antialias",
+    "bicubic_align_corners",
+    "bicubic_offset",
+    "bilinear",
+    "bilinear_align_corners",
+    "nearest",
+    "geometric",
 ]
 
 
@@ -85,9 +99,15 @@ class VitFields(TypedDict, total=False):
     num_heads: int
     mlp_dim: int
     class_token: bool
+    distillation_token: bool
+    num_registers: int
     position: Position
+    prefix_positions: bool
     position_resample: Resample
+    pre_norm: bool
     qkv_bias: QkvBias
+    layer_scale: float
+    gated_mlp: bool
     activation: Activation
     norm_eps: float
     final_norm: FinalNorm
@@ -117,15 +137,34 @@ class VitSpec:
     num_heads: int = field(default=12, metadata={"help": "attention heads; divides embed_dim"})
     mlp_dim: int = field(default=3072, metadata={"help": "hidden width of each block's MLP"})
     class_token: bool = field(default=True, metadata={"help": "a learned token in front of the patches"})
-    position: Position = field(default="learned", metadata={"help": "position embedding added to the tokens"})
+    distillation_token: bool = field(default=False, metadata={"help": "a second one, with a head of its own (DeiT)"})
+    num_registers: int = field(default=0, metadata={"help": "learned tokens between these and the patches"})
+    position: Position = field(
+        default="learned",
+        metadata={
+            "help": "added to the tokens (learned, sincos), to the attention (relative: a table per block, or shared), "
+            "or a turn of queries and keys (rope)"
+        },
+    )
+    prefix_positions: bool = field(default=True, metadata={"help": "learned positions of the prefix tokens too"})
     position_resample: Resample = field(
         default="bicubic_antialias", metadata={"help": "how learned positions follow another grid of patches"}
     )
+    pre_norm: bool = field(
+        default=False, metadata={"help": "a LayerNorm before the first block, and no bias in the patch embedding"}
+    )
     qkv_bias: QkvBias = field(default="qkv", metadata={"help": "which of query, key and value have a bias"})
+    layer_scale: float = field(default=0.0, metadata={"help": "first factor on each block's branches; 0 = none"})
+    gated_mlp: bool = field(
+        default=False, metadata={"help": "two hidden projections, one of them activated, multiplied"}
+    )
     activation: Activation = field(default="gelu", metadata={"help": "non-linearity of the MLP; gelu is exact (erf)"})
     norm_eps: float = field(default=1e-6, metadata={"help": "epsilon of every LayerNorm"})
     final_norm: FinalNorm = field(default="tokens", metadata={"help": "last LayerNorm on all tokens, or after pooling"})
-    pool: Pool = field(default="cls", metadata={"help": "what the head reads: class token, or mean of patch tokens"})
+    pool: Pool = field(
+        default="cls",
+        metadata={"help": "what the head reads: class token, mean of patch tokens, both, or a learned query's answer"},
+    )
     pre_logits_dim: int = field(
         default=0, metadata={"help": "hidden width (with tanh) of the paper's pre-training head; 0 = linear head"}
     )
@@ -146,6 +185,7 @@ class VitSpec:
             ("num_heads", 1),
             ("mlp_dim", 1),
             ("pre_logits_dim", 0),
+            ("num_registers", 0),
         ):
             value = getattr(self, name)
             most = MOST.get(name, MOST_ANY)
@@ -155,13 +195,16 @@ class VitSpec:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < 1:
                 faults.append(f"{name} is {value!r}, not a number from 0 to below 1")
+        if not isinstance(self.layer_scale, int | float) or not 0 <= self.layer_scale <= 1:
+            faults.append(f"layer_scale is {self.layer_scale!r}, not a number from 0 to 1")
         if not isinstance(self.norm_eps, int | float) or not 0 < self.norm_eps < 1:
             faults.append(f"norm_eps is {self.norm_eps!r}, not a number between 0 and 1")
         for name, options in CHOICES.items():
             if getattr(self, name) not in options:
                 faults.append(f"{name} is {getattr(self, name)!r}, allowed: {', '.join(map(repr, options))}")
-        if not isinstance(self.class_token, bool):
-            faults.append(f"class_token is {self.class_token!r}, not true or false")
+        for name in ("class_token", "distillation_token", "prefix_positions", "pre_norm", "gated_mlp"):
+            if not isinstance(getattr(self, name), bool):
+                faults.append(f"{name} is {getattr(self, name)!r}, not true or false")
         if not faults:
             faults += self._contradictions()
         if faults:
@@ -173,10 +216,18 @@ class VitSpec:
             yield f"image_size {height}x{width} is not a multiple of patch_size {self.patch_size}"
         if self.embed_dim % self.num_heads:
             yield f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
-        if self.pool == "cls" and not self.class_token:
-            yield "pool 'cls' needs class_token; use pool='mean' without one"
+        if self.pool in ("cls", "cls_mean") and not self.class_token:
+            yield f"pool {self.pool!r} needs class_token; use pool='mean' without one"
+        if self.distillation_token and (self.pool != "cls" or self.final_norm != "tokens" or self.pre_logits_dim):
+            yield "distillation_token has a head of its own: it needs pool 'cls', final_norm 'tokens', pre_logits_dim 0"
+        if self.final_norm == "pooled" and self.pool in ("cls_mean", "attention"):
+            yield f"final_norm 'pooled' is for pool 'cls' or 'mean', not {self.pool!r}"
         if self.position == "sincos" and self.embed_dim % 4:
             yield f"position 'sincos' needs an embed_dim that is a multiple of 4, not {self.embed_dim}"
+        if self.position == "rope" and self.embed_dim // self.num_heads % 4:
+            yield f"position 'rope' needs heads of a multiple of 4 wide, not {self.embed_dim // self.num_heads}"
+        if self.position.startswith("relative") and (not self.class_token or self.num_prefix_tokens != 1):
+            yield f"position {self.position!r} knows one prefix token, the class token"
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -185,25 +236,43 @@ class VitSpec:
         return height // self.patch_size, width // self.patch_size
 
     @property
+    def num_blocks(self) -> int:
+        """Encoder blocks in all."""
+        return self.depth
+
+    @property
     def num_prefix_tokens(self) -> int:
-        """P: tokens in front of the patch tokens."""
-        return int(self.class_token)
+        """P: tokens in front of the patch tokens, in the order class, distillation, registers."""
+        return int(self.class_token) + int(self.distillation_token) + self.num_registers
+
+    @property
+    def num_positions(self) -> int:
+        """Rows of the table of learned positions."""
+        return self.grid[0] * self.grid[1] + self.num_prefix_tokens * self.prefix_positions
 
     @property
     def feature_dim(self) -> int:
-        """Width of what the last linear layer reads."""
-        return self.pre_logits_dim or self.embed_dim
+        """Width of what the last linear layer reads; of what the two heads read, together."""
+        if self.pool == "cls_mean" and not self.pre_logits_dim:
+            return 2 * self.embed_dim
+        return self.pre_logits_dim or self.embed_dim * (1 + self.distillation_token)
 
     def num_parameters(self) -> int:
         """Learned numbers of the module this spec builds, in closed form (a test compares it with the module)."""
-        D, M = self.embed_dim, self.mlp_dim
+        D, M, A = self.embed_dim, self.mlp_dim, self.num_heads
         h, w = self.grid
-        patch = self.in_channels * self.patch_size**2 * D + D
-        positions = (self.num_prefix_tokens + h * w) * D if self.position == "learned" else 0
-        block = 2 * 2 * D + 3 * D * D + (3 * D if self.qkv_bias == "qkv" else 0) + D * D + D + 2 * D * M + M + D
-        pre_logits = (D + 1) * self.pre_logits_dim
-        head = (self.feature_dim + 1) * self.num_classes
-        return patch + self.num_prefix_tokens * D + positions + self.depth * block + 2 * D + pre_logits + head
+        patch = self.in_channels * self.patch_size**2 * D + (2 * D if self.pre_norm else D)
+        positions = self.num_positions * D if self.position == "learned" else 0
+        table = A * ((2 * h - 1) * (2 * w - 1) + 3)
+        tables = {"relative": self.depth * table, "relative_shared": table}.get(self.position, 0)
+        attention = 4 * D * D + D + {"qkv": 3 * D, "qv": 2 * D, "none": 0}[self.qkv_bias]
+        mlp = (1 + self.gated_mlp) * (D + 1) * M + (M + 1) * D
+        block = 2 * 2 * D + attention + mlp + (2 * D if self.layer_scale else 0)
+        pool = D + 4 * (D + 1) * D + 2 * D + (D + 1) * M + (M + 1) * D if self.pool == "attention" else 0
+        pre_logits = ((2 if self.pool == "cls_mean" else 1) * D + 1) * self.pre_logits_dim
+        head = (self.feature_dim + 1 + self.distillation_token) * self.num_classes
+        prefix = self.num_prefix_tokens * D
+        return patch + prefix + positions + tables + self.depth * block + 2 * D + pool + pre_logits + head
 
     def macs(self, image_size: tuple[int, int] | None = None) -> int:
         """Multiply-accumulates of one picture's forward pass: matrix products and attention, nothing element-wise."""
@@ -211,9 +280,10 @@ class VitSpec:
         h, w = spec.grid
         D, M, patches = self.embed_dim, self.mlp_dim, h * w
         tokens = patches + self.num_prefix_tokens
-        block = tokens * (4 * D * D + 2 * D * M) + 2 * tokens * tokens * D
-        head = D * self.pre_logits_dim + self.feature_dim * self.num_classes
-        return patches * self.in_channels * self.patch_size**2 * D + self.depth * block + head
+        block = tokens * (4 * D * D + (2 + self.gated_mlp) * D * M) + 2 * tokens * tokens * D
+        pool = tokens * 2 * D * D + 2 * D * D + 2 * tokens * D + 2 * D * M if self.pool == "attention" else 0
+        head = (2 if self.pool == "cls_mean" else 1) * D * self.pre_logits_dim + self.feature_dim * self.num_classes
+        return patches * self.in_channels * self.patch_size**2 * D + self.depth * block + pool + head
 
 
 CHOICES: Mapping[str, tuple[str, ...]] = {
@@ -226,12 +296,16 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+AnySpec: TypeAlias = VitSpec
+"""The spec of any image model."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """Any model vitkit can build: the architecture's name in `build.BUILDERS` and its spec, as files store it."""
 
     arch: Literal["vit"]
-    spec: VitSpec
+    spec: AnySpec
     format: Literal[1] = 1
 
 

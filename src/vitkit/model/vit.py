@@ -2,174 +2,177 @@
 
 "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale" (Dosovitskiy et al., 2021,
 arXiv:2010.11929), section 3.1; initialisation as the authors' vit_jax/models_vit.py. Parameter names are timm's.
+What its descendants changed (DeiT, BEiT, DINO, CLIP, ...) are submodules chosen by the spec; the way through is one.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, Self, Unpack
+from typing import Self, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from vitkit.errors import ConfigError
+from vitkit.model.base import Card, Features, ImageModel
 from vitkit.model.block import Block
 from vitkit.model.embed import PatchEmbed, zeros_token
-from vitkit.model.head import PreLogits, zeros_head
-from vitkit.model.position import resample_positions, sincos_positions
-from vitkit.model.spec import VitFields, vit_spec
+from vitkit.model.head import AttentionPool, PreLogits, zeros_head
+from vitkit.model.position import (
+    Places,
+    RelativeBias,
+    relative_pairs,
+    resample_positions,
+    resample_relative,
+    rotation,
+    sincos_positions,
+)
+from vitkit.model.spec import VitFields, VitSpec, vit_spec
 
 __all__ = ["Card", "Features", "VisionTransformer"]
 
 
-class Features(NamedTuple):
-    """What the encoder says about B pictures, after the final norm where the model norms its tokens."""
-
-    prefix_tokens: Tensor
-    """[B, P, D]: the class token, where there is one."""
-    patch_tokens: Tensor
-    """[B, h*w, D], row by row."""
-    grid: tuple[int, int]
-    """Rows and columns (h, w) of patches."""
-    layers: tuple[Tensor, ...]
-    """Outputs [B, P + h*w, D] of the blocks asked for, in the order asked, before the final norm."""
-
-
-class Card(Protocol):
-    """What a checkpoint says beside the weights (preprocessing, class names, ...): opaque to the model."""
-
-    def without_classes(self) -> Any:
-        """The same card for another head."""
-
-
-class VisionTransformer(nn.Module):
+class VisionTransformer(ImageModel):
     """A Vision Transformer classifier: pixels [B, C, H, W] to logits [B, num_classes], or embeddings without a head.
 
     The keywords are the fields of `VitSpec`, whose defaults are ViT-B/16; the spec stays readable as `.spec`. H and W
     are any multiples of the patch size, per batch: positions follow by `spec.position_resample`.
     """
 
-    pos_embed: nn.Parameter | None
-    cls_token: nn.Parameter | None
+    spec: VitSpec
 
     def __init__(self, **fields: Unpack[VitFields]) -> None:
         super().__init__()
         spec = vit_spec(fields)
         self.spec = spec
-        self.card: Card | None = None
-        D = spec.embed_dim
-        self.patch_embed = PatchEmbed(spec.patch_size, spec.in_channels, D)
+        D, K = spec.embed_dim, spec.num_classes
+        self.patch_embed = PatchEmbed(spec.patch_size, spec.in_channels, D, bias=not spec.pre_norm)
         self.cls_token = zeros_token(D) if spec.class_token else None
-        self.pos_embed = None
-        if spec.position == "learned":
-            tokens = spec.num_prefix_tokens + spec.grid[0] * spec.grid[1]
-            self.pos_embed = nn.Parameter(torch.empty(1, tokens, D).normal_(std=0.02))
+        self.dist_token = zeros_token(D) if spec.distillation_token else None
+        self.reg_token = zeros_token(D, spec.num_registers) if spec.num_registers else None
+        learned = spec.position == "learned"
+        self.pos_embed = nn.Parameter(torch.empty(1, spec.num_positions, D).normal_(std=0.02)) if learned else None
+        shared = spec.position == "relative_shared"
+        self.relative_bias = RelativeBias(spec.grid, spec.num_heads, spec.position_resample) if shared else None
         self.pos_drop = nn.Dropout(spec.dropout)
+        self.norm_pre = nn.LayerNorm(D, eps=spec.norm_eps) if spec.pre_norm else nn.Identity()
         rates = [spec.drop_path * i / max(spec.depth - 1, 1) for i in range(spec.depth)]
         self.blocks = nn.ModuleList(Block(spec, drop_path=rate) for rate in rates)
         norm = nn.LayerNorm(D, eps=spec.norm_eps)
         self.norm = norm if spec.final_norm == "tokens" else nn.Identity()
+        self.attn_pool = AttentionPool(spec) if spec.pool == "attention" else None
         self.fc_norm = norm if spec.final_norm == "pooled" else nn.Identity()
-        self.pre_logits = PreLogits(D, spec.pre_logits_dim) if spec.pre_logits_dim else nn.Identity()
-        self.head = zeros_head(spec.feature_dim, spec.num_classes)
+        pooled_dim = 2 * D if spec.pool == "cls_mean" else D
+        self.pre_logits = PreLogits(pooled_dim, spec.pre_logits_dim) if spec.pre_logits_dim else nn.Identity()
+        self.head = zeros_head(D if spec.distillation_token else spec.feature_dim, K)
+        self.head_dist = zeros_head(D, K) if spec.distillation_token else None
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels [B, C, H, W] to logits [B, num_classes]; without a head, to embeddings [B, feature_dim]."""
-        logits: Tensor = self.head(self.embed(pixels))
-        return logits
+        """Normalised pixels [B, C, H, W] to logits [B, num_classes]; without a head, to embeddings [B, feature_dim].
+
+        A distilled model's logits are the mean of its two heads'.
+        """
+        logits = self.heads(self.embed(pixels))
+        return logits[0] if len(logits) == 1 else (logits[0] + logits[1]) / 2
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """What the last linear layer reads, [B, feature_dim]: pooled tokens, normed, through the pre-logits if any."""
-        features = self.features(pixels)
-        pooled = features.prefix_tokens[:, 0] if self.spec.pool == "cls" else features.patch_tokens.mean(dim=1)
-        embedding: Tensor = self.pre_logits(self.fc_norm(pooled))
+        """What the last linear layer reads, [B, feature_dim]: pooled tokens, normed, through the pre-logits if any.
+
+        Of a distilled model, class and distillation token side by side.
+        """
+        embedding: Tensor = self.pre_logits(self.fc_norm(self.pooled(self.features(pixels))))
         return embedding
 
     def features(self, pixels: Tensor, layers: Sequence[int] = ()) -> Features:
         """Tokens of the encoder, and the outputs of the blocks numbered in `layers` (from 0; -1 is the last)."""
         asked = [self._block_number(layer) for layer in layers]
-        x, grid = self.patch_embed(pixels)
-        if self.cls_token is not None:
-            x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
-        x = self.pos_drop(self.add_positions(x, grid))
+        patches, grid = self.patch_embed(pixels)
+        x = self.norm_pre(self.pos_drop(self.add_positions(patches, grid)))
+        places = self.places(grid, x)
         taken: dict[int, Tensor] = {}
         for number, block in enumerate(self.blocks):
-            x = block(x)
+            x = block(x, places)
             if number in asked:
                 taken[number] = x
         x = self.norm(x)
         P = self.spec.num_prefix_tokens
         return Features(x[:, :P], x[:, P:], grid, tuple(taken[number] for number in asked))
 
-    def add_positions(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Adds the position embedding of `grid` to tokens [B, P + h*w, D]."""
+    def pooled(self, features: Features) -> Tensor:
+        """One vector per picture, [B, D], or two side by side, [B, 2D]."""
+        prefix, patches = features.prefix_tokens, features.patch_tokens
+        if self.attn_pool is not None:
+            return self.attn_pool(torch.cat([prefix, patches], dim=1))  # type: ignore[no-any-return]
+        if self.spec.pool == "mean":
+            return patches.mean(dim=1)
+        if self.spec.pool == "cls_mean":
+            return torch.cat([prefix[:, 0], patches.mean(dim=1)], dim=1)
+        return prefix[:, : 1 + self.spec.distillation_token].flatten(1)
+
+    def heads(self, embedding: Tensor) -> tuple[Tensor, ...]:
+        """Logits [B, K] of each head: one, or the class token's and the distillation token's."""
+        if self.head_dist is None or not self.spec.num_classes:
+            return (self.head(embedding),)
+        of_class, of_distillation = embedding.chunk(2, dim=1)
+        return self.head(of_class), self.head_dist(of_distillation)
+
+    def prefix(self) -> list[Tensor]:
+        """The learned prefix tokens, each [1, count, D], in their order."""
+        return [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
+
+    def add_positions(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Patch tokens [B, h*w, D] of `grid` to [B, P + h*w, D]: prefix tokens put before them, positions added."""
         spec, P = self.spec, self.spec.num_prefix_tokens
+        prefix = torch.cat(self.prefix(), dim=1) if P else patches.new_empty(1, 0, spec.embed_dim)
         if self.pos_embed is not None:
-            return x + resample_positions(self.pos_embed, spec.grid, grid, spec.position_resample, num_prefix=P)
-        if spec.position == "sincos":
-            table = sincos_positions(grid, spec.embed_dim).to(x)
-            return x + torch.nn.functional.pad(table, (0, 0, P, 0))
-        return x
+            own = P if spec.prefix_positions else 0
+            table = resample_positions(self.pos_embed, spec.grid, grid, spec.position_resample, num_prefix=own)
+            prefix = prefix + table[:, :P] if own else prefix
+            patches = patches + table[:, own:]
+        elif spec.position == "sincos":
+            patches = patches + sincos_positions(grid, spec.embed_dim, device=patches.device).to(patches.dtype)
+        return torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1) if P else patches
+
+    def places(self, grid: tuple[int, int], x: Tensor) -> Places:
+        """What the blocks' attention is told of a grid; `x` gives device and dtype."""
+        spec = self.spec
+        if spec.position == "rope":
+            sin, cos = rotation(grid, spec.embed_dim // spec.num_heads, device=x.device)
+            return Places(rotation=(sin.to(x.dtype), cos.to(x.dtype)))
+        if not spec.position.startswith("relative"):
+            return Places()
+        places = Places(pairs=relative_pairs(grid, device=x.device), grid=grid)
+        return places if self.relative_bias is None else Places(bias=self.relative_bias(places))
 
     def reset_head(self, num_classes: int) -> Self:
-        """Replaces the head by a new one of `num_classes` outputs, zero at the start as in the paper; 0 removes it."""
+        """Replaces the head, or both, by new ones of `num_classes` outputs, zero at the start; 0 removes them."""
+        if self.head_dist is None:
+            return super().reset_head(num_classes)
+        D, like = self.spec.embed_dim, next(self.parameters())
         self.spec = dataclasses.replace(self.spec, num_classes=num_classes)
-        self.head = zeros_head(self.spec.feature_dim, num_classes).to(self.patch_embed.proj.weight)
+        self.head, self.head_dist = (zeros_head(D, num_classes).to(like) for _ in range(2))
         self.card = None if self.card is None else self.card.without_classes()
         return self
 
-    def parameter_groups(
-        self, lr: float, *, weight_decay: float = 0.05, layer_decay: float = 1.0
-    ) -> list[dict[str, Any]]:
-        """Optimiser groups: no decay for biases, norms, tokens and positions; lower layers learn more slowly.
+    @staticmethod
+    def resized_state(state: dict[str, Tensor], old: VitSpec, new: VitSpec) -> dict[str, Tensor]:
+        """The weights of a model of spec `old` for the image size of `new`."""
+        policy, P = new.position_resample, new.num_prefix_tokens * new.prefix_positions
+        resized = dict(state)
+        for name, tensor in state.items():
+            if name == "pos_embed":
+                resized[name] = resample_positions(tensor, old.grid, new.grid, policy, num_prefix=P)
+            elif name.endswith("relative_bias.table"):
+                resized[name] = resample_relative(tensor, old.grid, new.grid, policy)
+        return resized
 
-        A parameter of layer n of L has the rate lr * layer_decay^(L - n): the embedding is layer 0, block i layer
-        i + 1, what comes after the blocks layer L = depth + 1 (BEiT, Bao et al., 2022). At most two groups per layer.
-        """
-        last = self.spec.depth + 1
-        groups: dict[tuple[int, bool], dict[str, Any]] = {}
-        for name, parameter in self.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            layer = last if layer_decay == 1 else self._layer_of(name)
-            decays = parameter.ndim > 1 and name not in ("cls_token", "pos_embed")
-            rate = lr * layer_decay ** (last - layer)
-            group = {"params": [], "names": [], "lr": rate, "weight_decay": weight_decay if decays else 0.0}
-            groups.setdefault((layer, decays), group)
-            groups[layer, decays]["params"].append(parameter)
-            groups[layer, decays]["names"].append(name)
-        return list(groups.values())
-
-    def _layer_of(self, name: str) -> int:
+    def layer_of(self, name: str) -> int:
+        """The layer of the parameter `name`: 0 the embedding, i + 1 block i, depth + 1 what comes after."""
         if name.startswith("blocks."):
             return int(name.split(".")[1]) + 1
-        return 0 if name.startswith(("patch_embed.", "cls_token", "pos_embed")) else self.spec.depth + 1
-
-    # Checkpoints live on a higher floor: these three are the package's public verbs, looked up when called.
-
-    @classmethod
-    def from_pretrained(cls, source: str | os.PathLike[str], **options: Any) -> VisionTransformer:
-        """The module of `vitkit.load(source, **options)`, on the CPU unless `device` says otherwise, in eval mode."""
-        import vitkit
-
-        module = vitkit.load(source, **{"device": "cpu", **options}).module
-        if not isinstance(module, cls):
-            raise ConfigError(f"{source} is a {type(module).__name__}, not a {cls.__name__}; use vitkit.load")
-        return module
-
-    def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
-        """`vitkit.save(self, folder, **options)`: a new native folder, whole or absent."""
-        import vitkit
-
-        vitkit.save(self, folder, **options)
-
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """`vitkit.push(self, repo_id, **options)`: the native folder as a Hub repository; returns the commit's URL."""
-        import vitkit
-
-        return vitkit.push(self, repo_id, **options)
+        first = ("patch_embed.", "cls_token", "dist_token", "reg_token", "pos_embed", "relative_bias", "norm_pre.")
+        return 0 if name.startswith(first) else self.num_layers
 
     def _block_number(self, layer: int) -> int:
         if not -self.spec.depth <= layer < self.spec.depth:

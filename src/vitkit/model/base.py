@@ -1,0 +1,126 @@
+"""What every image model here has in common: spec, card, head, optimiser groups, and the verbs of a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, Self
+
+from torch import Tensor, nn
+
+from vitkit.errors import ConfigError
+from vitkit.model.head import zeros_head
+from vitkit.model.spec import AnySpec
+
+__all__ = ["Card", "Features", "ImageModel"]
+
+UNDECAYED = ("cls_token", "dist_token", "reg_token", "mask_token", "pos_embed", "table", "latent")
+"""Last words of the names of tokens and positions, which weight decay leaves alone though they aren't vectors."""
+
+
+class Features(NamedTuple):
+    """What the encoder says about B pictures, after the final norm where the model norms its tokens."""
+
+    prefix_tokens: Tensor
+    """[B, P, D]: class token, distillation token and registers, as far as there are any."""
+    patch_tokens: Tensor
+    """[B, h*w, D], row by row."""
+    grid: tuple[int, int]
+    """Rows and columns (h, w) of patches."""
+    layers: tuple[Tensor, ...]
+    """Outputs [B, P + h*w, D] of the blocks asked for, in the order asked, before the final norm."""
+
+
+class Card(Protocol):
+    """What a checkpoint says beside the weights (preprocessing, class names, ...): opaque to the model."""
+
+    def without_classes(self) -> Any:
+        """The same card for another head."""
+
+
+class ImageModel(nn.Module):
+    """Base of the classifiers: pixels [B, C, H, W] to logits [B, num_classes]."""
+
+    spec: AnySpec
+    head: nn.Module
+    card: Card | None = None
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """What the last linear layer reads, [B, feature_dim]."""
+        raise NotImplementedError(f"{type(self).__name__} has no embed")
+
+    def features(self, pixels: Tensor, layers: Sequence[int] = ()) -> Features:
+        """Tokens of the encoder, and the outputs of the blocks numbered in `layers` (from 0; -1 is the last)."""
+        raise NotImplementedError(f"{type(self).__name__} has no features")
+
+    def layer_of(self, name: str) -> int:
+        """The layer of the parameter `name`, from 0, the embedding, to `num_layers`, what comes after the blocks."""
+        raise NotImplementedError(f"{type(self).__name__} has no layers")
+
+    @staticmethod
+    def resized_state(state: dict[str, Tensor], old: Any, new: Any) -> dict[str, Tensor]:
+        """The weights of a model of spec `old` for `new`, which differs in image_size: positions are resampled."""
+        return state
+
+    @property
+    def num_layers(self) -> int:
+        """The number of the last layer in the sense of `layer_of`."""
+        return self.spec.num_blocks + 1
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels [B, C, H, W] to logits [B, num_classes]; without a head, to embeddings [B, feature_dim]."""
+        logits: Tensor = self.head(self.embed(pixels))
+        return logits
+
+    def reset_head(self, num_classes: int) -> Self:
+        """Replaces the head by a new one of `num_classes` outputs, zero at the start as in the paper; 0 removes it."""
+        self.spec = dataclasses.replace(self.spec, num_classes=num_classes)
+        self.head = zeros_head(self.spec.feature_dim, num_classes).to(next(self.parameters()))
+        self.card = None if self.card is None else self.card.without_classes()
+        return self
+
+    def parameter_groups(
+        self, lr: float, *, weight_decay: float = 0.05, layer_decay: float = 1.0
+    ) -> list[dict[str, Any]]:
+        """Optimiser groups: no decay for biases, norms, tokens and positions; lower layers learn more slowly.
+
+        A parameter of layer n of L has the rate lr * layer_decay^(L - n): the embedding is layer 0, block i layer
+        i + 1, what comes after the blocks layer L (BEiT, Bao et al., 2022). At most two groups per layer.
+        """
+        groups: dict[tuple[int, bool], dict[str, Any]] = {}
+        for name, parameter in self.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            layer = self.num_layers if layer_decay == 1 else self.layer_of(name)
+            decays = parameter.ndim > 1 and not name.endswith(UNDECAYED)
+            rate = lr * layer_decay ** (self.num_layers - layer)
+            group = {"params": [], "names": [], "lr": rate, "weight_decay": weight_decay if decays else 0.0}
+            groups.setdefault((layer, decays), group)
+            groups[layer, decays]["params"].append(parameter)
+            groups[layer, decays]["names"].append(name)
+        return list(groups.values())
+
+    # Checkpoints live on a higher floor: these three are the package's public verbs, looked up when called.
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], **options: Any) -> Self:
+        """The module of `vitkit.load(source, **options)`, on the CPU unless `device` says otherwise, in eval mode."""
+        import vitkit
+
+        module = vitkit.load(source, **{"device": "cpu", **options}).module
+        if not isinstance(module, cls):
+            raise ConfigError(f"{source} is a {type(module).__name__}, not a {cls.__name__}; use vitkit.load")
+        return module
+
+    def save_pretrained(self, folder: str | os.PathLike[str], **options: Any) -> None:
+        """`vitkit.save(self, folder, **options)`: a new native folder, whole or absent."""
+        import vitkit
+
+        vitkit.save(self, folder, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """`vitkit.push(self, repo_id, **options)`: the native folder as a Hub repository; returns the commit's URL."""
+        import vitkit
+
+        return vitkit.push(self, repo_id, **options)
