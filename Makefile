@@ -9,8 +9,8 @@ READY := $(VENV)/.ready
 
 .PHONY: test check demo clean
 
-test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest $(TESTFLAGS)
+test: $(READY)  ## run the tests, a process per core with one thread each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(TESTFLAGS)
 
 check: $(READY)  ## style, types, structure
 	$(BIN)/ruff check .

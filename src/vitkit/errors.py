@@ -11,6 +11,7 @@ __all__ = [
     "DataError",
     "EngineError",
     "ImageError",
+    "Interrupted",
     "VitkitError",
     "list_faults",
     "nearest",
@@ -39,6 +40,14 @@ class DataError(VitkitError):
 
 class EngineError(VitkitError):
     """An inference engine is missing, or can't run what it was given."""
+
+
+class Interrupted(VitkitError):  # noqa: N818  # a request, not an error
+    """A signal asked long work to end, and all that was done is saved. The command exits with 128 + `signum`."""
+
+    def __init__(self, message: str, signum: int) -> None:
+        super().__init__(message)
+        self.signum = signum
 
 
 def list_faults(faults: Iterable[str], *, first: int = 10) -> str:

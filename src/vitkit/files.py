@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from vitkit.errors import ConfigError
 
-__all__ = ["check_new_file", "check_new_folder", "new_folder", "replace_file", "sha256_of", "writing"]
+__all__ = ["check_new_file", "check_new_folder", "new_folder", "replace_file", "sha256_of", "why_unwritten", "writing"]
 
 
 def sha256_of(path: Path) -> str:
@@ -130,6 +131,14 @@ def check_new_folder(path: str | os.PathLike[str], *, overwrite: bool = False) -
         raise ConfigError(
             f"can't write the folder {str(target)!r}: it exists and isn't empty; choose another name or overwrite it"
         )
+
+
+def why_unwritten(error: Exception) -> str:
+    """Why a write failed, in few words: of an OSError, or of what another writer made of one."""
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+    if full or any(f"os error {number}" in str(error) for number in (errno.ENOSPC, errno.EFBIG)):  # safetensors'
+        return "the disk is full"
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 @contextlib.contextmanager

@@ -1,26 +1,235 @@
-"""train: a run goes on with nothing said again, and refuses what is said otherwise."""
+"""train: data of every kind, settings in layers, and runs that go on to the same bits, whoever decodes."""
 
+from __future__ import annotations
+
+import json
 import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.utils.data import Dataset
 
 import vitkit
 from small import picture_file
-from vitkit.api.train import train
+from vitkit.api.train import RunSpec, train
+from vitkit.data import loader, store
+from vitkit.data.samples import Splits, read_arrays
+from vitkit.data.workers import Workers
+from vitkit.errors import Interrupted
+from vitkit.training.log import CLOCK_FIELDS, read_log
+from vitkit.training.objective import Classification
+from vitkit.training.state import Progress, find_checkpoint
+
+
+def flowers(folder: Path, *, count: int = 18, size: int = 40) -> Path:
+    for number in range(count):
+        picture_file(folder / "abc"[number % 3] / f"{number}.png", size, size, seed=number)
+    return folder
+
+
+def interrupt_at(step: int) -> Callable[..., None]:
+    def on_step(progress: Progress, row: dict[str, float]) -> None:
+        if progress.step == step:
+            signal.raise_signal(signal.SIGINT)
+
+    return on_step
+
+
+def figures(count: int, *, size: int = 8) -> np.ndarray[Any, Any]:
+    """Left halves bright or dark, by turns: [n, H, W]."""
+    pixels = np.random.default_rng(0).integers(0, 60, (count, size, size), dtype=np.uint8)
+    pixels[::2, :, : size // 2] += 150
+    return pixels
+
+
+def ending(run: Path) -> dict[str, Any]:
+    """What a run has come to: all tensors and all numbers but those of the clock."""
+    last = find_checkpoint(run / "checkpoints")
+    assert last is not None
+    files = [*last.glob("*.safetensors"), run / "model" / "model.safetensors"]
+    tensors = {f"{file.stem}/{name}": value for file in files for name, value in load_file(file).items()}
+    state = json.loads((last / "state.json").read_text())
+    del state["seconds"]
+    rows = [{k: v for k, v in row.items() if k not in CLOCK_FIELDS} for row in read_log(run / "log.jsonl")]
+    results = json.loads((run / "results.json").read_text())
+    return {"files": sorted(file.name for file in files), "state": state, "rows": rows, "results": results, **tensors}
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value) if isinstance(value, torch.Tensor) else found[name] == value, name
 
 
 def test_a_run_resumes_without_repeating_its_settings(tmp_path: Path) -> None:
-    for number in range(18):
-        picture_file(tmp_path / f"data/{'abc'[number % 3]}/{number}.png", 40, 40, seed=number)
     settings = {"epochs": 2, "batch_size": 8}
     first = train(
-        tmp_path / "data", image_size=32, split_seed=3, val_fraction=0.3, settings=settings, output=tmp_path / "run"
+        flowers(tmp_path / "data"),
+        image_size=8,
+        split_seed=3,
+        val_fraction=0.3,
+        settings=settings,
+        output=tmp_path / "run",
     )
     weights = (first.model / "model.safetensors").read_bytes()
-    last = max((first.folder / "checkpoints").glob("step-*"), key=lambda path: int(path.name[5:]))
+    last = find_checkpoint(first.folder / "checkpoints")
+    assert last is not None
     shutil.rmtree(last)  # as if it had been killed before its end
     again = train(resume=first.folder)
     assert (again.model / "model.safetensors").read_bytes() == weights and again.scores == first.scores
-    with pytest.raises(vitkit.ConfigError, match=r"started otherwise: split_seed: 3, now 4; train.lr: 0.001, now 0.1"):
+    with pytest.raises(vitkit.ConfigError, match=r"started otherwise: split_seed: 3, now 4; train.lr: 0.004, now 0.1"):
         train(resume=first.folder, split_seed=4, settings={"lr": 0.1})
+    with pytest.raises(vitkit.ConfigError, match="goes on in its own folder"):
+        train(resume=first.folder, output=tmp_path / "other")
+
+
+def test_a_run_goes_on_with_other_workers_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held in memory without a stop, against streamed, stopped twice and decoded by none, two and one processes."""
+    data = flowers(tmp_path / "data")
+    # Everything on that draws random numbers.
+    settings = {
+        "epochs": 3,
+        "batch_size": 4,
+        "drop_path": 0.2,
+        "augment": {"crop_scale": [0.3, 1.0], "flip": 0.5, "rotate": 9.0, "brightness": 0.3},
+        "mix": {"mixup": 0.4, "cutmix": 1.0},
+    }
+    train(data, image_size=32, settings=settings, output=tmp_path / "whole")
+    started: list[int] = []
+
+    class Counted(Workers):
+        def __init__(self, store: store.Store, count: int) -> None:
+            started.append(count)
+            super().__init__(store, count)
+
+    monkeypatch.setattr(loader, "Workers", Counted)
+    monkeypatch.setattr(store, "memory_limit", lambda: 0)
+    run = tmp_path / "cut"
+    with pytest.raises(Interrupted):
+        train(data, image_size=32, settings=settings, output=run, on_step=interrupt_at(4))
+    with pytest.raises(Interrupted):
+        train(resume=run, workers=2, on_step=interrupt_at(7))
+    train(resume=run, workers=1)
+    assert started == [2, 1]
+    assert_same(ending(run), ending(tmp_path / "whole"))
+
+
+def test_the_printed_scores_are_those_of_the_saved_model(tmp_path: Path) -> None:
+    for part, count in (("train", 18), ("val", 9), ("test", 15)):
+        flowers(tmp_path / "data" / part, count=count, size=12)
+    result = train(tmp_path / "data", image_size=8, settings={"epochs": 3, "batch_size": 6}, output=tmp_path / "run")
+    assert result.scores == {"accuracy": vitkit.evaluate(result.model, tmp_path / "data" / "val").top1}
+    assert result.test_scores == {"accuracy": vitkit.evaluate(result.model, tmp_path / "data" / "test").top1}
+    assert result.scores != result.test_scores
+
+
+def test_held_out_pictures_are_scored_only_at_the_end_where_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scored(*arguments: Any) -> dict[str, float]:
+        raise AssertionError("held-out pictures were scored on the way")
+
+    monkeypatch.setattr(Classification, "validate", scored)
+    data = read_arrays(figures(20), np.arange(20) % 2, ["bright", "dark"])
+    result = train(data, settings={"epochs": 3, "batch_size": 8, "evaluate_every": 0}, output=tmp_path / "run")
+    assert {row["kind"] for row in read_log(tmp_path / "run" / "log.jsonl")} == {"step"}
+    assert not (tmp_path / "run" / "checkpoints" / "best").exists()
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["top1"] == result.scores["accuracy"]
+
+
+class Own(Dataset[Any]):
+    """One's own pictures: PIL images of two classes, and which were fetched."""
+
+    classes = ("bright", "dark")
+
+    def __init__(self, count: int) -> None:
+        self.pictures = [Image.fromarray(pixels) for pixels in figures(count)]
+        self.targets = [at % 2 for at in range(count)]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, at: int) -> tuple[Any, int]:
+        return self.pictures[at], self.targets[at]
+
+
+def test_ones_own_dataset_is_learnt_and_its_classes_named(tmp_path: Path) -> None:
+    own = Own(40)
+    result = vitkit.train(own, image_size=8, settings={"epochs": 12, "batch_size": 8}, output=tmp_path / "run")
+    assert result.scores == {"accuracy": 1.0}
+    vit = vitkit.load(result.model)
+    assert [vit.classify(own[at][0])[0].class_name for at in range(4)] == ["bright", "dark", "bright", "dark"]
+    weights = (result.model / "model.safetensors").read_bytes()
+    again = vitkit.train(own, resume=result.folder)
+    assert (again.model / "model.safetensors").read_bytes() == weights
+    with pytest.raises(vitkit.ConfigError, match=r"started otherwise: pictures: \(32, 8\), now \(34, 8\)"):
+        vitkit.train(Own(42), resume=result.folder)
+
+
+def test_faults_of_ones_own_dataset_are_named_before_a_run_is_made(tmp_path: Path) -> None:
+    class Broken(Own):
+        def __getitem__(self, at: int) -> tuple[Any, int]:
+            if at == 3:
+                raise ValueError("the tape\nis torn")
+            return super().__getitem__(at)
+
+    with pytest.raises(
+        vitkit.DataError, match=r"1 pictures can't be read: dataset\[3\] \(ValueError: the tape is torn"
+    ):
+        vitkit.train(Broken(20), image_size=8, output=tmp_path / "run")
+    few = Own(3)
+    few.classes = ("a", "b", "c", "d")  # type: ignore[assignment]
+    with pytest.raises(vitkit.DataError, match=r"fewer pictures \(3\) than classes \(4\)"):
+        vitkit.train(few, image_size=8, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((8, 8), 1), ((8, 10, 3), 3), ((8, 8, 4), 3), ((8, 8, 5), 5)])
+def test_small_arrays_are_learnt_at_their_own_size(tmp_path: Path, shape: tuple[int, ...], channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, *shape), dtype=np.uint8)
+    told: list[tuple[RunSpec, Path]] = []
+    result = train(
+        read_arrays(pixels, np.arange(12) % 2, ["x", "y"]),
+        settings={"epochs": 1, "batch_size": 4},
+        output=tmp_path / "run",
+        on_start=lambda run, folder: told.append((run, folder)),
+    )
+    (run, folder), spec = told[0], told[0][0].spec.spec
+    assert (spec.image_size, spec.in_channels) == (shape[:2], channels)
+    assert folder == result.folder and run.pictures == (10, 2)
+    assert vitkit.load(result.model).classify(pixels[0])[0].class_name in ("x", "y")
+
+
+def test_settings_go_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("lr = 0.5\nwarmup = 0.25\n[augment]\nrotate = 3.0\n")
+    data = read_arrays(figures(20), np.arange(20) % 2, ["bright", "dark"])
+
+    def stop(run: RunSpec, folder: Path) -> None:
+        spec = run.train
+        assert (spec.lr, spec.warmup, spec.epochs) == (0.125, 0.25, 45)
+        assert (spec.augment.rotate, spec.augment.flip, spec.augment.shear) == (3.0, 0.5, 4.0)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(
+            data,
+            recipe=tmp_path / "r.toml",
+            settings={"lr": 0.125, "augment": {"flip": 0.5}},
+            output=tmp_path / "run",
+            on_start=stop,
+        )
+
+
+def test_splits_in_memory_are_taken_as_they_are(tmp_path: Path) -> None:
+    pixels, names = figures(24), ["bright", "dark"]
+    parts = [read_arrays(pixels[at::3], np.arange(24)[at::3] % 2, names, name=f"part {at}") for at in range(3)]
+    result = train(Splits(*parts), settings={"epochs": 1, "batch_size": 4}, output=tmp_path / "run")
+    stored = json.loads((result.folder / "run.json").read_text())["run"]
+    assert (stored["data"], stored["pictures"]) == ("part 0", [8, 8, 8]) and result.test_scores.keys() == {"accuracy"}

@@ -66,12 +66,12 @@ def test_faults_of_a_folder(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("val", ["val", "valid", "validation", "test"])
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
 def test_a_split_folder_is_read_as_it_is_split(tmp_path: Path, val: str, caplog: pytest.LogCaptureFixture) -> None:
     make(tmp_path, "train/a/1.png", "train/b/2.png", "train/c/3.png", f"{val}/c/4.png", f"{val}/a/5.png")
     with caplog.at_level(logging.WARNING, "vitkit"):
         splits = open_data(tmp_path)
-    assert isinstance(splits, Splits) and splits.test is None
+    assert isinstance(splits, Splits) and splits.val is not None and splits.test is None
     assert splits.val.class_names == ("a", "b", "c") and splits.val.labels.tolist() == [0, 2]
     assert f"{tmp_path / val} holds no picture of class 'b'".replace("'", "") in caplog.text.replace("'", "")
 
@@ -80,6 +80,12 @@ def test_train_val_and_test_are_kept_apart(tmp_path: Path) -> None:
     splits = open_data(make(tmp_path, *(f"{part}/{name}/1.png" for part in ("train", "val", "test") for name in "ab")))
     assert isinstance(splits, Splits) and splits.test is not None
     assert splits.held_out() == [splits.val, splits.test] and splits.test.name == str(tmp_path / "test")
+
+
+def test_a_test_part_never_stands_for_val(tmp_path: Path) -> None:
+    splits = open_data(make(tmp_path, "train/a/1.png", "train/b/2.png", "test/b/3.png"))
+    assert isinstance(splits, Splits) and splits.test is not None
+    assert splits.val is None and splits.held_out() == [splits.test] and splits.test.labels.tolist() == [1]
 
 
 def test_faults_of_a_split_folder(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small import picture_file
-from vitkit.data.samples import Samples, open_data, read_arrays, read_digits
+from vitkit.data.samples import Samples, Splits, open_data, read_arrays, read_digits
 from vitkit.data.split import split
 from vitkit.errors import ConfigError, DataError
 from vitkit.files import sha256_of
@@ -80,6 +80,16 @@ def test_a_class_of_one_picture_is_learnt_and_said(caplog: pytest.LogCaptureFixt
         splits = split(samples_of([(1, 0), (2, 0), (3, 1), (3, 1)], 2))
     assert splits.val.counts().tolist() == [1, 0] and splits.train.counts().tolist() == [1, 2]
     assert "holds no picture of class 1" in caplog.text
+
+
+def test_parts_that_are_there_stay() -> None:
+    train, other = samples_of([(at, at % 2) for at in range(10)], 2), samples_of([(20, 0), (21, 1)], 2)
+    whole = Splits(train, other, other)
+    assert split(whole) is whole
+    taken, plain = split(Splits(train, None, other), val_fraction=0.4, seed=1), split(train, val_fraction=0.4, seed=1)
+    assert taken.test is other and len(plain.val.labels) == 4
+    for mine, theirs in ((taken.train, plain.train), (taken.val, plain.val)):
+        assert mine.pictures == theirs.pictures and mine.labels.tolist() == theirs.labels.tolist()
 
 
 def test_faults(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vitkit import ConfigError
 from vitkit.report import plots
-from vitkit.report.plots import curves_picture, scatter_picture, similarity_picture
+from vitkit.report.plots import curve_pictures, curves_picture, scatter_picture, similarity_picture
 
 
 @pytest.fixture
@@ -18,7 +18,9 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every figure that is finished."""
     seen: list[Any] = []
     finish = plots._finish
-    monkeypatch.setattr(plots, "_finish", lambda figure, file: seen.append(figure) or finish(figure, file))
+    monkeypatch.setattr(
+        plots, "_finish", lambda figure, *rest, **how: seen.append(figure) or finish(figure, *rest, **how)
+    )
     return seen
 
 
@@ -44,6 +46,18 @@ def test_many_steps_are_drawn_pale_with_their_mean_over_them(figures: list[Any])
     every, mean, _ = figures[0].axes[0].lines
     assert (len(every.get_xdata()), len(mean.get_xdata())) == (5000, 200)
     assert mean.get_ydata()[0] == pytest.approx(2 - 12 / 5000)
+
+
+def test_each_panel_comes_as_a_picture_of_its_own_too(figures: list[Any]) -> None:
+    curves_picture(log(10))
+    pictures = curve_pictures(log(10))
+    assert list(pictures) == ["loss", "accuracy, %", "learning rate"]
+    assert len({Image.open(io.BytesIO(png)).size for png in pictures.values()}) == 1
+    together, *alone = figures
+    for axes, figure in zip(together.axes, alone, strict=True):
+        assert [line.get_xydata().tolist() for line in axes.lines] == [
+            line.get_xydata().tolist() for line in figure.axes[0].lines
+        ]
 
 
 def test_held_out_scores_may_stand_in_the_same_row(figures: list[Any]) -> None:

@@ -16,6 +16,7 @@ from vitkit.report.html import (
     Facts,
     Figure,
     Figures,
+    Folded,
     Heading,
     Note,
     Paragraph,
@@ -41,9 +42,10 @@ def every_block(text: str) -> list[Block]:
         Facts({text: text, "number": 1234567, "share": 0.98765, "nothing": None}),
         Table([text, "count"], [[text, 1234], ["b", None]], caption=text),
         Figure(png(), text, text),
-        Figure(png(9, 2), text, text),
+        Figure(png(1600, 2), text, text, density=2),
         Figures([Figure(png(), text, text, pixelated=True)] * 2),
         Code(text),
+        Folded(text, [Paragraph(text), Facts({text: 1})]),
     ]
 
 
@@ -113,6 +115,22 @@ def test_numbers_are_set_to_be_compared() -> None:
     assert re.findall("<dd>(.*?)</dd>", page) == ["1,234,567", "0.9877", "True", "–"]  # noqa: RUF001
     page = render_page("t", [Table(["name", "n"], [["a", 1], ["b", None]])])
     assert page.count('class="number"') == 3
+
+
+def test_pictures_have_the_size_of_their_density_and_wide_ones_scroll_before_they_are_too_small() -> None:
+    for width, density, size, least in [(600, 1, "600", None), (1200, 2, "600", None), (2400, 2, "1200", 800)]:
+        page = render_page("t", [Figure(png(width, 8), "plot", density=density)])
+        (image,) = [names for tag, names in read(page).tags if tag == "img"]
+        assert image["width"] == size and image["height"] == str(8 // density)
+        styles = [names.get("style") for tag, names in read(page).tags if tag == "div"]
+        assert styles == ([f"--least: {least}px"] if least else [])
+    assert render_page("t", [Figures([Figure(png(2400, 8), "picture")])]).count("tabindex") == 0
+
+
+def test_what_is_folded_stands_behind_its_title() -> None:
+    page = render_page("t", [Folded("more", [Paragraph("a"), Folded("inner", [Paragraph("b")])])])
+    order = [tag for tag, _ in read(page).tags if tag in ("details", "summary", "p")]
+    assert order == ["details", "summary", "p", "details", "summary", "p"]
 
 
 def test_what_is_no_block_no_png_or_no_row_is_refused() -> None:

@@ -24,8 +24,9 @@ from vitkit.data.augment import AUGMENTS, Augmentation
 from vitkit.data.loader import Loader
 from vitkit.data.mix import MixSpec
 from vitkit.data.store import MemoryStore
+from vitkit.errors import Interrupted
 from vitkit.training import state
-from vitkit.training.loop import Interrupted, fit
+from vitkit.training.loop import fit
 from vitkit.training.objective import Classification
 from vitkit.training.spec import TrainSpec
 
@@ -71,7 +72,7 @@ def train(folder: Path) -> None:
             model,
             Classification(0.1),
             loader,
-            lambda: held_out.batches(0, held_out.steps_per_epoch),
+            held_out,
             SPEC,
             folder,
             device=torch.device("cpu"),

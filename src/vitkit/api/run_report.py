@@ -20,94 +20,173 @@ from vitkit.data.loader import Loader
 from vitkit.data.samples import Samples
 from vitkit.engine.predict import probabilities
 from vitkit.evaluation.metrics import Scores, Tally
-from vitkit.explain.explanation import explain_pixels, restore
+from vitkit.explain.explanation import Explanation, explain_pixels, visible
+from vitkit.explain.overlay import enlarge
 from vitkit.files import replace_file
 from vitkit.image.preprocess import Preprocess
+from vitkit.model.base import ImageModel
 from vitkit.model.vit import VisionTransformer
-from vitkit.report.html import Block, Code, Facts, Figure, Figures, Heading, Note, Paragraph, write_page
-from vitkit.report.plots import confusion_matrix_picture, curves_picture, scatter_picture, similarity_picture
-from vitkit.report.sheet import sheet_picture
+from vitkit.report.html import Block, Code, Facts, Figure, Figures, Folded, Heading, Note, Paragraph, write_page
+from vitkit.report.plots import (
+    DENSITY,
+    confusion_matrix_picture,
+    curve_pictures,
+    curves_picture,
+    scatter_picture,
+    similarity_picture,
+)
+from vitkit.report.sheet import sheet_picture, tile_picture
 from vitkit.training.log import read_log
+from vitkit.training.objective import Objective
 
 __all__ = ["write_results"]
 
-SHOWN = 24
-"""Pictures on a sheet."""
-EXPLAINED = 8
+SHOWN, COLUMNS = 24, 8
+"""Pictures on a sheet, and in its rows."""
+EXPLAINED = 6
 """Pictures whose maps are shown."""
 
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """What the final weights said about the held-out pictures, read once."""
+    """What the final weights said about the held-out pictures."""
 
     logits: NDArray[np.float32]
     embeddings: NDArray[np.float32]
     labels: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What the held-out pictures say of a run."""
+
+    scores: dict[str, float]
+    test_scores: dict[str, float]
+    """Of the test pictures, where there are any."""
+    summary: str
+    blocks: list[Block]
+    """Sections of the page that only this kind of run has."""
+
+
 def write_results(
     folder: Path,
-    module: VisionTransformer,
+    module: ImageModel,
+    objective: Objective,
     weights: str,
     card: Card,
     settings: Mapping[str, Any],
     samples: Samples,
     evaluation: Loader,
+    test: Loader | None,
     training: Loader,
-) -> dict[str, float]:
-    """Reads the held-out pictures once with the final weights and writes all a run shows; returns their scores.
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Writes all a run shows, from pictures read with the final weights; returns the scores of held-out and of test.
 
-    results.json, log.csv, curves.png, confusion.png, augmented.png, mistakes.png and report.html.
+    results.json, log.csv, curves.png, augmented.png and report.html; confusion.png and mistakes.png of a classifier.
     """
     assert card.preprocess is not None
     held = _run(module, evaluation)
-    scores = _score(held, samples, weights)
-    _write_json(folder / "results.json", to_dict(scores))
+    if objective.classifies:
+        verdict = _judge_classes(folder, module, weights, card, held, samples, evaluation, test)
+        use = f"vitkit classify PICTURE -m {folder / 'model'}\nvitkit explain PICTURE -m {folder / 'model'} -o why.png"
+    else:
+        verdict = _judge_encoder(folder, module, objective, weights, evaluation, test)
+        use = f"vitkit embed PICTURE -m {folder / 'model'}\nvitkit train FOLDER_OF_CLASS_FOLDERS -m {folder / 'model'}"
     rows = read_log(folder / "log.jsonl")
     _write_csv(folder / "log.csv", rows)
     names = samples.class_names
-    curves = curves_picture(rows, folder / "curves.png")
-    confusion_matrix_picture(scores.confusion, names, folder / "confusion.png")
+    curves_picture(rows, folder / "curves.png")
+    curves = [
+        Figure(png, f"Curve of the {name} over the steps", density=DENSITY)
+        for name, png in curve_pictures(rows).items()
+    ]
     augmented = _augmented(training, card.preprocess, names, folder / "augmented.png")
-    mistakes = _mistakes(held, evaluation, card.preprocess, names, folder / "mistakes.png")
-    low, high = scores.top1_interval
     blocks: list[Block] = [
-        Note(
-            f"{scores.top1:.2%} of {scores.count:,} held-out pictures are named rightly (95 % interval {low:.1%} to "
-            f"{high:.1%}), by the {WEIGHTS[weights]} after the last step."
-        ),
+        Note(verdict.summary),
         Heading("How it learned"),
-        Figure(curves, "Curves of loss, accuracy and learning rate over the training steps"),
+        Figures(curves, width=280),
         Paragraph(_which_weights(folder, weights)),
-        Heading("What it confuses"),
-        Figure((folder / "confusion.png").read_bytes(), "Confusion matrix of the held-out pictures"),
-        *mistakes,
-        Heading("What its answers rest on"),
-        *_maps(module, card, evaluation),
+        *verdict.blocks,
         Heading("What it saw"),
-        Figure(augmented, "A sheet of augmented training pictures", "Training pictures as the first step saw them."),
+        *augmented,
         Heading("How it sees the classes"),
         Figure(
             scatter_picture(_plane(held.embeddings), held.labels, names),
             "Embeddings of the held-out pictures in two dimensions, coloured by class",
             "Embeddings of the held-out pictures, on the plane of their two main directions (PCA).",
+            density=DENSITY,
         ),
         *_positions(module),
         Heading("Settings"),
-        Facts(_flat(settings)),
+        Folded("Everything this run was made from", [Facts(_flat(settings))]),
         Heading("Try next"),
-        Code(
-            f"vitkit classify PICTURE -m {folder / 'model'}\n"
-            f"vitkit explain PICTURE -m {folder / 'model'} -o why.png\n"
-            f"vitkit verify {folder / 'model'}\n"
-            f"vitkit train FOLDER_OF_CLASS_FOLDERS --minutes 10"
-        ),
+        Code(f"{use}\nvitkit verify {folder / 'model'}\nvitkit train FOLDER_OF_CLASS_FOLDERS --minutes 10"),
     ]
     height, width = module.spec.image_size
-    lead = f"A Vision Transformer of {module.spec.num_parameters():,} parameters for pictures of {height} x {width}."
-    write_page(folder / "report.html", f"Training on {settings['data']}", blocks, lead=lead)
-    return {"accuracy": scores.top1}
+    lead = f"A {module.spec.title} of {module.spec.num_parameters():,} parameters for pictures of {height} x {width}."
+    data = Path(settings["data"]).name or settings["data"]
+    write_page(folder / "report.html", f"Training on {data}", blocks, lead=lead)
+    return verdict.scores, verdict.test_scores
+
+
+def _judge_classes(
+    folder: Path,
+    module: ImageModel,
+    weights: str,
+    card: Card,
+    held: Held,
+    samples: Samples,
+    evaluation: Loader,
+    test: Loader | None,
+) -> Verdict:
+    """How many held-out pictures are named rightly, and what of the others."""
+    assert card.preprocess is not None
+    names = samples.class_names
+    scores = _score(held, samples, weights)
+    content, test_scores = to_dict(scores), {}
+    low, high = scores.top1_interval
+    summary = (
+        f"{_percent(scores.top1, 2)} of {scores.count:,} held-out pictures are named rightly (95\N{NO-BREAK SPACE}% "
+        f"interval {_percent(low, 1)} to {_percent(high, 1)}), by the {WEIGHTS[weights]} after the last step."
+    )
+    if test is not None:
+        tested = _score(_run(module, test), samples, weights)
+        content["test"], test_scores = to_dict(tested), {"accuracy": tested.top1}
+        summary += f" Test accuracy: {100 * tested.top1:.2f} % of {tested.count:,} pictures, read this once."
+    _write_json(folder / "results.json", content)
+    confused = confusion_matrix_picture(scores.confusion, names, folder / "confusion.png")
+    blocks: list[Block] = [
+        Heading("What it confuses"),
+        Figure(confused, "Confusion matrix of the held-out pictures", density=DENSITY),
+        *_mistakes(held, evaluation, card.preprocess, names, folder / "mistakes.png"),
+        *_maps(module, card, names, evaluation),
+    ]
+    return Verdict({"accuracy": scores.top1}, test_scores, summary, blocks)
+
+
+def _judge_encoder(
+    folder: Path,
+    module: ImageModel,
+    objective: Objective,
+    weights: str,
+    evaluation: Loader,
+    test: Loader | None,
+) -> Verdict:
+    """What the objective itself says: an encoder names no classes."""
+    scores = _validate(objective, module, evaluation)
+    content: dict[str, Any] = {"model": f"last step, {weights}", "count": len(evaluation), **scores}
+    said = ", ".join(f"{name} {value:.4g}" for name, value in scores.items()) or "no score"
+    summary = f"{len(evaluation):,} held-out pictures, the {WEIGHTS[weights]} after the last step: {said}."
+    test_scores = {} if test is None else _validate(objective, module, test)
+    if test is not None:
+        content["test"] = {"count": len(test), **test_scores}
+    _write_json(folder / "results.json", content)
+    return Verdict(scores, test_scores, summary, [])
+
+
+def _validate(objective: Objective, module: ImageModel, loader: Loader) -> dict[str, float]:
+    with torch.inference_mode():
+        return objective.validate(module, (batch.to("cpu") for batch in loader.batches(0, loader.steps_per_epoch)))
 
 
 WEIGHTS = {"ema": "moving average of the weights", "raw": "weights"}
@@ -116,7 +195,7 @@ WEIGHTS = {"ema": "moving average of the weights", "raw": "weights"}
 def _which_weights(folder: Path, weights: str) -> str:
     best = folder / "checkpoints" / "best"
     if not best.is_file():
-        return "The held-out pictures were read once, after the last step: nothing was chosen by them."
+        return "Nothing was chosen by the held-out pictures: the result is that of the last step."
     return (
         f"Evaluations on the way are of the {WEIGHTS[weights]}, too. The best one was at "
         f"{best.read_text(encoding='utf-8').strip()} (checkpoints/best), whose folder holds both kinds of weights; "
@@ -124,14 +203,16 @@ def _which_weights(folder: Path, weights: str) -> str:
     )
 
 
-def _run(module: VisionTransformer, evaluation: Loader) -> Held:
-    logits, embeddings, labels = [], [], []
+def _run(module: ImageModel, evaluation: Loader) -> Held:
+    logits: list[NDArray[np.float32]] = []
+    embeddings: list[NDArray[np.float32]] = []
+    labels: list[NDArray[np.int64]] = []
+    hook = module.head.register_forward_pre_hook(lambda head, inputs: embeddings.append(inputs[0].numpy()))
     with torch.inference_mode():
         for batch in evaluation.batches(0, evaluation.steps_per_epoch):
-            embedding = module.embed(batch.to("cpu").views[0])
-            embeddings.append(embedding.numpy())
-            logits.append(module.head(embedding).numpy())
+            logits.append(module(batch.views[0].cpu()).numpy())
             labels.append(batch.targets["label"].cpu().numpy())
+    hook.remove()
     return Held(np.concatenate(logits), np.concatenate(embeddings), np.concatenate(labels))
 
 
@@ -151,52 +232,71 @@ def _mistakes(held: Held, evaluation: Loader, preprocess: Preprocess, names: Seq
     if not len(wrong):
         return [Paragraph("No held-out picture was taken for another class.")]
     worst = wrong[np.argsort(chances[wrong, held.labels[wrong]], kind="stable")][:SHOWN]
-    pictures = [restore(preprocess, _picture(evaluation, int(index))) for index in worst]
-    captions = [f"{names[held.labels[i]]}? {names[said[i]]} {chances[i, said[i]]:.0%}" for i in worst]
-    png = sheet_picture(pictures, captions, file=file)
-    return [
-        Figure(
-            png,
-            "Held-out pictures the model was most wrong about",
-            f"The worst {len(worst)} of {len(wrong)} mistakes: the true class, then what the model said.",
-        )
-    ]
+    pictures = [visible(preprocess, _picture(evaluation, int(index))) for index in worst]
+    captions = [f"{names[held.labels[i]]}, said {names[said[i]]} ({_percent(chances[i, said[i]])})" for i in worst]
+    sheet_picture(pictures, captions, columns=COLUMNS, file=file)
+    lead = f"The worst {len(worst)} of {len(wrong)} mistakes: the true class, and what the model said instead."
+    return [Paragraph(lead), _tiles(pictures, captions)]
 
 
-def _maps(module: VisionTransformer, card: Card, evaluation: Loader) -> list[Block]:
-    """Maps of the first held-out pictures of as many classes as fit."""
-    assert card.preprocess is not None
+def _maps(module: ImageModel, card: Card, names: Sequence[str], evaluation: Loader) -> list[Block]:
+    """Maps of the first held-out pictures of as many classes as fit, where there is attention over the picture."""
+    if not isinstance(module, VisionTransformer):
+        return []
     labels = evaluation.labels
     first = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)[:EXPLAINED]]
     pixels = torch.stack([_picture(evaluation, index) for index in first])
     found = explain_pixels(module, card, pixels)
-    figures = [
-        Figure(_png(each.overlay()), f"Map over a held-out picture: {each.caption}", each.caption) for each in found
+    captions = [
+        f"{names[labels[index]]}, said {each.class_name} ({_percent(each.probability or 0)})"
+        for index, each in zip(first, found, strict=True)
     ]
-    method = found[0].method
-    lead = f"Held-out pictures with their maps laid over them: {method}. Bright patches count most."
-    return [Paragraph(lead), Figures(figures)]
+    figures = [
+        Figure(_png(_beside(each)), f"A held-out picture and its map: {caption}", caption)
+        for each, caption in zip(found, captions, strict=True)
+    ]
+    lead = (
+        f"Held-out pictures, each with its map laid over it: {found[0].method}. The brightest patches count most for "
+        "what the model said."
+    )
+    return [Heading("What its answers rest on"), Paragraph(lead), Figures(figures, width=290)]
 
 
-def _augmented(training: Loader, preprocess: Preprocess, names: Sequence[str], file: Path) -> bytes:
+def _augmented(training: Loader, preprocess: Preprocess, names: Sequence[str], file: Path) -> list[Block]:
+    """Pictures as the training sees them."""
     batch = training.batch(0)
-    shown = [restore(preprocess, pixels) for pixels in batch.views[0][:SHOWN].cpu()]
-    return sheet_picture(shown, [names[label] for label in batch.targets["label"][:SHOWN].tolist()], file=file)
+    shown = [visible(preprocess, pixels) for pixels in batch.views[0][:SHOWN].cpu()]
+    captions = [names[label] for label in batch.targets["label"][:SHOWN].tolist()]
+    sheet_picture(shown, captions, columns=COLUMNS, file=file)
+    mixed = ", each under its own class whatever is mixed in" if "label_weights" in batch.targets else ""
+    return [Paragraph(f"Training pictures as the first step saw them{mixed}."), _tiles(shown, captions)]
 
 
-def _positions(module: VisionTransformer) -> list[Block]:
-    if module.pos_embed is None:
+def _tiles(pictures: Sequence[NDArray[np.uint8]], captions: Sequence[str]) -> Figures:
+    pairs = zip(pictures, captions, strict=True)
+    return Figures([Figure(tile_picture(picture), f"A picture: {text}", text) for picture, text in pairs], width=100)
+
+
+def _beside(explanation: Explanation) -> NDArray[np.uint8]:
+    """The picture and, right of it, its map laid over it."""
+    left, right = enlarge(explanation.picture), explanation.overlay()
+    return np.concatenate([left, np.full((len(left), len(left) // 40, 3), 255, np.uint8), right], axis=1)
+
+
+def _positions(module: ImageModel) -> list[Block]:
+    if not isinstance(module, VisionTransformer) or module.pos_embed is None:
         return []
-    table = module.pos_embed.detach()[0, module.spec.num_prefix_tokens :].numpy()
     rows, columns = module.spec.grid
     if rows * columns > 256:
         return []
+    table = module.pos_embed.detach()[0, -rows * columns :].numpy()
     return [
         Heading("How it knows where things are"),
         Figure(
             similarity_picture(table, module.spec.grid),
             "Cosine similarity of every position embedding to all others",
             "Each tile stands at a patch's place and shows how alike its position embedding is to all others.",
+            density=DENSITY,
         ),
     ]
 
@@ -220,8 +320,16 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             rows |= _flat(value, f"{prefix}{name}.")
         else:
-            rows[f"{prefix}{name}"] = ", ".join(map(str, value)) if isinstance(value, list) else value
+            rows[f"{prefix}{name}"] = ", ".join(map(_short, value)) if isinstance(value, list) else value
     return {name: (str(value) if isinstance(value, bool) else value) for name, value in rows.items()}
+
+
+def _percent(share: float, digits: int = 0) -> str:
+    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:

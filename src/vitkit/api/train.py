@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import itertools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,24 @@ import torch
 
 import vitkit
 from vitkit.api.load import read_source
+from vitkit.api.objectives import find_objective
 from vitkit.api.run_report import write_results
 from vitkit.checkpoint.card import Card, Provenance
 from vitkit.checkpoint.save import save_native
 from vitkit.config import from_dict, to_dict
-from vitkit.data.augment import Augmentation
 from vitkit.data.loader import Loader
-from vitkit.data.samples import Samples, Splits, open_data
+from vitkit.data.samples import MapDataset, Samples, Splits, open_data, read_dataset
 from vitkit.data.split import split
-from vitkit.data.store import make_store
+from vitkit.data.store import Store, make_store
 from vitkit.device import has_native_bfloat16, pick_device
-from vitkit.errors import ConfigError, list_faults
-from vitkit.files import replace_file
+from vitkit.errors import CheckpointError, ConfigError, DataError, list_faults
+from vitkit.files import check_new_folder, new_folder, why_unwritten, writing
 from vitkit.image.preprocess import Preprocess
-from vitkit.model.build import build
-from vitkit.model.spec import ModelSpec
-from vitkit.model.vit import VisionTransformer
+from vitkit.model.base import ImageModel
+from vitkit.model.build import build, model_spec
+from vitkit.model.spec import AnySpec, ModelSpec
 from vitkit.training.loop import fit
-from vitkit.training.objective import Classification
+from vitkit.training.objective import Objective
 from vitkit.training.spec import TrainSpec, differences, read_recipe
 from vitkit.training.starts import recipe_for, small_spec, spread_positions
 from vitkit.training.state import Progress
@@ -59,6 +59,8 @@ class RunSpec:
     spec: ModelSpec
     preprocess: Preprocess
     class_names: tuple[str, ...]
+    pictures: tuple[int, ...]
+    """How many there are in train, val and, where there is one, test: pictures that came or went change a run."""
     train: TrainSpec
 
 
@@ -71,13 +73,15 @@ class TrainResult:
     """The native folder of the weights to use."""
     scores: Mapping[str, float]
     """Of those weights, after the last step, on the held-out pictures."""
+    test_scores: Mapping[str, float]
+    """And on the test pictures, which nothing else reads; empty where the data has no test part."""
     weights: str
     """"ema", the moving average of the weights, or "raw", the last ones."""
     seconds: float
 
 
 def train(
-    data: str | os.PathLike[str] | Samples | Splits | None = None,
+    data: str | os.PathLike[str] | Samples | Splits | MapDataset | None = None,
     *,
     model: str | os.PathLike[str] | None = None,
     preset: str | None = None,
@@ -91,118 +95,125 @@ def train(
     split_seed: int | None = None,
     device: str | None = None,
     workers: int = 0,
+    on_read: Callable[[int, int], None] | None = None,
     on_start: Callable[[RunSpec, Path], None] | None = None,
     on_step: Callable[[Progress, dict[str, float]], None] | None = None,
 ) -> TrainResult:
-    """Trains a classifier on `data`: "digits", a folder of class folders (or of train/ and val/), a CSV, or Samples.
+    """Trains on `data`: "digits", a folder of class folders (or of train/ and val/ or test/), a CSV, or a Dataset.
 
     `model` is a checkpoint to start from (as `load` takes it); without one a new small model is made. `settings` are
     fields of TrainSpec and go over `recipe` (TOML), which goes over the defaults that fit the start. `output` is the
     run's folder, runs/<name> unless said; `resume` is one to go on with, under the same settings. Raises DataError for
     the pictures, ConfigError for settings (each difference named on a resume), all before the first step.
     """
-    if resume is not None:
-        folder = Path(resume)
-        run = _read_run(folder)
-        data = run.data if data is None else data
-        model = run.model if model is None else model
-        preset = run.preset if preset is None else preset
-        revision = run.revision if revision is None else revision
-        image_size = run.spec.spec.image_size if image_size is None else image_size
-        val_fraction = run.val_fraction if val_fraction is None else val_fraction
-        split_seed = run.split_seed if split_seed is None else split_seed
+    resumed = None if resume is None else _read_run(Path(resume))
+    if resumed is not None:  # what isn't said again stays as it was
+        data = resumed.data if data is None else data
+        model = resumed.model if model is None else model
+        preset = resumed.preset if preset is None else preset
+        revision = resumed.revision if revision is None else revision
+        image_size = resumed.spec.spec.image_size if image_size is None else image_size
+        val_fraction = resumed.val_fraction if val_fraction is None else val_fraction
+        split_seed = resumed.split_seed if split_seed is None else split_seed
     val_fraction = VAL_FRACTION if val_fraction is None else val_fraction
     split_seed = split_seed or 0
     if data is None:
         raise ConfigError("train needs pictures: a folder of class folders, a CSV, or 'digits'; or --resume RUN")
+    if output is not None:
+        if resume is not None:
+            raise ConfigError(f"a resumed run goes on in its own folder, {resume}; leave the output {output} out")
+        _check_new_run(Path(output))
     target = pick_device(device)
+    layers = [(str(recipe), read_recipe(Path(recipe)) if recipe is not None else {}), ("settings", settings or {})]
+    spec = _resolve(TrainSpec() if resumed is None else resumed.train, layers)
+    kind = find_objective(spec.objective)
     splits, data_name = _splits(data, val_fraction, split_seed)
     class_names = splits.train.class_names
-    start, preprocess = _start(model, preset, revision, image_size, splits.train)
-    table = read_recipe(Path(recipe)) if recipe is not None else {}
-    # On a resume, what isn't said again stays as it was.
-    base = recipe_for(from_checkpoint=model is not None, image_size=start.spec.image_size)
-    spec = _resolve(run.train if resume is not None else base, table, dict(settings or {}), str(recipe))
-    if spec.drop_path is not None:
-        start = dataclasses.replace(start, spec=dataclasses.replace(start.spec, drop_path=spec.drop_path))
-    wanted = RunSpec(
+    if resumed is None:  # only now is known which defaults fit
+        size, _ = _natural_size(splits.train, image_size)
+        spec = _resolve(kind.defaults(recipe_for(from_checkpoint=model is not None, image_size=size)), layers)
+        _check_labels_are_read(kind, spec)
+    num_classes = len(class_names) if kind.classifies else 0
+    module, preprocess = _start(model, preset, revision, image_size, splits.train, num_classes, spec)
+    objective = kind.make(module, spec)
+    run = RunSpec(
         data=data_name,
         model=None if model is None else os.fspath(model),
         preset=preset,
         revision=revision,
         val_fraction=val_fraction,
         split_seed=split_seed,
-        spec=start,
+        spec=model_spec(module.spec),
         preprocess=preprocess,
         class_names=class_names,
+        pictures=tuple(map(len, (splits.train, *splits.held_out()))),
         train=spec,
     )
-    if resume is not None:
-        changed = differences(run, wanted)
-        if changed:
-            raise ConfigError(f"{folder} was started otherwise: {list_faults(changed)}; leave that out, or start anew")
-    else:
-        folder = _new_run(output, data_name)
-        _write_run(folder, wanted)
+    if resumed is not None and (changed := differences(resumed, run)):
+        raise ConfigError(f"{resume} was started otherwise: {list_faults(changed)}; leave that out, or start anew")
+    loader, evaluation, test = _loaders(splits, preprocess, spec, objective, workers, target, on_read)
+    folder = _new_run(output, run) if resume is None else Path(resume)
     if on_start is not None:
-        on_start(wanted, folder)
+        on_start(run, folder)
 
-    module = _module(model, preset, revision, image_size, start, spec)
-    training = make_store(splits.train, preprocess, training=True)
-    held_out = make_store(splits.val, preprocess, training=False)
-    mix = dataclasses.replace(spec.mix, label_smoothing=spec.label_smoothing)
-    loader = Loader(
-        training,
-        splits.train.labels,
-        len(class_names),
-        preprocess,
-        batch_size=spec.batch_size,
-        seed=spec.seed,
-        shuffle=True,
-        drop_last=True,
-        augment=[Augmentation(spec.augment, training.size, preprocess.size)],
-        mix=mix if mix.mixup or mix.cutmix else None,
-        workers=workers,
-        device=target,
-    )
-    evaluation = Loader(
-        held_out, splits.val.labels, len(class_names), preprocess, batch_size=spec.batch_size, device=target
-    )
-    dtype = _dtype(spec, target)
     with loader, evaluation:
         fitted = fit(
             module,
-            Classification(spec.label_smoothing),
+            objective,
             loader,
-            functools.partial(evaluation.batches, 0, evaluation.steps_per_epoch) if spec.evaluate_every else None,
+            evaluation if spec.evaluate_every else None,
             spec,
             folder,
             device=target,
-            dtype=dtype,
+            dtype=_dtype(spec, target),
             on_step=on_step,
         )
-    trained = fitted.model
-    assert isinstance(trained, VisionTransformer)
+    trained = fitted.model.cpu()
+    assert isinstance(trained, ImageModel)
     card = Card(
         preprocess=preprocess,
-        class_names=class_names,
+        class_names=class_names if kind.classifies else None,
         provenance=Provenance(source=f"trained on {data_name}", layout="vitkit"),
     )
-    settings_shown = to_dict(wanted)
-    scores = write_results(folder, trained.cpu(), fitted.weights, card, settings_shown, splits.val, evaluation, loader)
-    card = dataclasses.replace(card, metrics={f"held-out {name}": value for name, value in scores.items()})
-    save_native(trained, folder / "model", card=card, overwrite=True)
-    return TrainResult(folder, folder / "model", scores, fitted.weights, fitted.progress.seconds)
+    try:
+        scores, test_scores = write_results(
+            folder,
+            trained,
+            objective.eval().cpu(),
+            fitted.weights,
+            card,
+            to_dict(run),
+            splits.train,
+            evaluation,
+            test,
+            loader,
+        )
+        metrics = {f"held-out {name}": value for name, value in scores.items()}
+        metrics |= {f"test {name}": value for name, value in test_scores.items()}
+        save_native(trained, folder / "model", card=dataclasses.replace(card, metrics=metrics), overwrite=True)
+    except (OSError, ConfigError, CheckpointError) as error:
+        raise ConfigError(
+            f"{folder}: the results can't be written ({why_unwritten(error)}); --resume {folder} makes them anew"
+        ) from error
+    return TrainResult(folder, folder / "model", scores, test_scores, fitted.weights, fitted.progress.seconds)
 
 
-def _splits(data: str | os.PathLike[str] | Samples | Splits, val_fraction: float, seed: int) -> tuple[Splits, str]:
-    opened = data if isinstance(data, Samples | Splits) else open_data(data)
-    name = os.fspath(data) if isinstance(data, str | os.PathLike) else _name(opened)
-    return (opened if isinstance(opened, Splits) else split(opened, val_fraction=val_fraction, seed=seed)), name
+def _splits(
+    data: str | os.PathLike[str] | Samples | Splits | MapDataset, val_fraction: float, seed: int
+) -> tuple[Splits, str]:
+    """The pictures to learn from and those held out, and a name for them all."""
+    if isinstance(data, str | os.PathLike):
+        return split(open_data(data), val_fraction=val_fraction, seed=seed), os.fspath(data)
+    opened = data if isinstance(data, Samples | Splits) else read_dataset(data)
+    name = opened.train.name if isinstance(opened, Splits) else opened.name
+    return split(opened, val_fraction=val_fraction, seed=seed), name
 
 
-def _name(data: Samples | Splits) -> str:
-    return data.name if isinstance(data, Samples) else data.train.name
+def _check_labels_are_read(kind: type[Objective], spec: TrainSpec) -> None:
+    wanted = {"label_smoothing": spec.label_smoothing, "mix.mixup": spec.mix.mixup, "mix.cutmix": spec.mix.cutmix}
+    named = [f"{name} is {value}" for name, value in wanted.items() if value]
+    if named and not kind.classifies:
+        raise ConfigError(f"{list_faults(named)}: the objective {spec.objective!r} reads no labels; leave that out")
 
 
 def _start(
@@ -211,69 +222,118 @@ def _start(
     revision: str | None,
     image_size: int | tuple[int, int] | None,
     samples: Samples,
-) -> tuple[ModelSpec, Preprocess]:
-    """The model's spec and preprocessing: the checkpoint's for these classes, or those of a new small model."""
-    if model is not None:
-        found = read_source(
-            model, revision=revision, preset=preset, num_classes=len(samples.class_names), image_size=image_size
-        )
-        if found.card.preprocess is None:
-            raise ConfigError(f"{found.report.source}: its preprocessing is unknown; name one with --preset")
-        return found.model, found.card.preprocess
-    size, channels = _natural_size(samples)
+    num_classes: int,
+    spec: TrainSpec,
+) -> tuple[ImageModel, Preprocess]:
+    """The model to train and its preprocessing: the checkpoint's for so many classes, or those of a new small model."""
+    torch.manual_seed(spec.seed)
+    if model is None:
+        size, channels = _natural_size(samples, image_size)
+        module = _build(small_spec(size, in_channels=channels, num_classes=num_classes), spec.drop_path)
+        spread_positions(module)
+        return module, _new_preprocess(size, channels)
+    found = read_source(model, revision=revision, preset=preset, num_classes=num_classes, image_size=image_size)
+    if found.card.preprocess is None:
+        raise ConfigError(f"{found.report.source}: its preprocessing is unknown; name one with --preset")
+    module = _build(found.model.spec, spec.drop_path)
+    module.load_state_dict(found.state)
+    return module, found.card.preprocess
+
+
+def _build(spec: AnySpec, drop_path: float | None) -> ImageModel:
+    return build(model_spec(spec if drop_path is None else dataclasses.replace(spec, drop_path=drop_path)))
+
+
+def _natural_size(samples: Samples, image_size: int | tuple[int, int] | None) -> tuple[tuple[int, int], int]:
+    """Size and channels for a new model: those of small arrays, else 128x128 RGB; `image_size` has the last word.
+
+    RGBA arrays become RGB, as pictures with alpha do; arrays of other channels keep them.
+    """
+    first = samples.pictures[0]
+    size, channels = (128, 128), 3
+    if isinstance(first, np.ndarray):
+        channels = 1 if first.ndim == 2 else first.shape[2] if first.shape[2] != 4 else 3
+        if max(first.shape[:2]) <= 96:
+            size = first.shape[0], first.shape[1]
     if image_size is not None:
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    spec = small_spec(size, in_channels=channels, num_classes=len(samples.class_names))
-    preprocess = Preprocess(
+    return size, channels
+
+
+def _new_preprocess(size: tuple[int, int], channels: int) -> Preprocess:
+    """Of a new model: photos are cropped to a square, small figures keep all their pixels."""
+    cropped = size[0] == size[1] and max(size) > 16
+    return Preprocess(
         size=size,
-        resize="shortest" if size[0] == size[1] and max(size) > 16 else "squash",
-        crop="center_round" if size[0] == size[1] and max(size) > 16 else "none",
+        resize="shortest" if cropped else "squash",
+        crop="center_round" if cropped else "none",
         interpolation="bicubic",
         mean=(0.5,) * channels,
         std=(0.5,) * channels,
     )
-    return ModelSpec(arch="vit", spec=spec), preprocess
 
 
-def _natural_size(samples: Samples) -> tuple[tuple[int, int], int]:
-    """Size and channels for a new model: those of arrays that are all alike, else 128x128 RGB."""
-    first = samples.pictures[0]
-    if isinstance(first, np.ndarray) and max(first.shape[:2]) <= 96:
-        return (first.shape[0], first.shape[1]), first.shape[2]
-    return (128, 128), 3
-
-
-def _module(
-    model: str | os.PathLike[str] | None,
-    preset: str | None,
-    revision: str | None,
-    image_size: int | tuple[int, int] | None,
-    start: ModelSpec,
+def _loaders(
+    splits: Splits,
+    preprocess: Preprocess,
     spec: TrainSpec,
-) -> VisionTransformer:
-    torch.manual_seed(spec.seed)
-    fresh = build(start)
-    if model is None:
-        spread_positions(fresh)
-        return fresh
-    checkpoint = read_source(
-        model, revision=revision, preset=preset, num_classes=start.spec.num_classes, image_size=image_size
+    objective: Objective,
+    workers: int,
+    device: torch.device,
+    on_read: Callable[[int, int], None] | None,
+) -> tuple[Loader, Loader, Loader | None]:
+    """The training pictures as the objective wants to see them, the held-out ones and those for the test as they are.
+
+    Raises DataError that names those of any part that can't be read.
+    """
+    num_classes = splits.train.num_classes
+    training, *held_out = _stores(splits, preprocess, on_read)
+    mix = dataclasses.replace(spec.mix, label_smoothing=spec.label_smoothing)
+    loader = Loader(
+        training,
+        splits.train.labels,
+        num_classes,
+        preprocess,
+        batch_size=spec.batch_size,
+        seed=spec.seed,
+        shuffle=True,
+        drop_last=True,
+        augment=objective.views(spec.augment, training.size, preprocess.size),
+        mix=mix if mix.mixup or mix.cutmix else None,
+        workers=workers,
+        device=device,
     )
-    fresh.load_state_dict(checkpoint.state)
-    return fresh
+    evaluation, *test = (
+        Loader(store, part.labels, num_classes, preprocess, batch_size=spec.batch_size, device=device)
+        for store, part in zip(held_out, splits.held_out(), strict=True)
+    )
+    return loader, evaluation, test[0] if test else None
 
 
-def _resolve(base: TrainSpec, table: dict[str, Any], settings: dict[str, Any], recipe: str) -> TrainSpec:
-    """default < recipe < flag."""
-    content = to_dict(base)
-    for origin, layer in ((recipe, table), ("settings", settings)):
+def _stores(splits: Splits, preprocess: Preprocess, on_read: Callable[[int, int], None] | None) -> list[Store]:
+    stores, faults = [], []
+    for part in (splits.train, *splits.held_out()):
+        try:
+            stores.append(make_store(part, preprocess, training=part is splits.train, on_progress=on_read))
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        raise DataError(list_faults(faults))
+    return stores
+
+
+def _resolve(base: TrainSpec, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> TrainSpec:
+    """`base` under the layers, each an origin and its settings; ConfigError names the origin of what isn't allowed."""
+    spec, content = base, to_dict(base)
+    for origin, layer in layers:
         for name, value in layer.items():
             if isinstance(value, Mapping) and isinstance(content.get(name), dict):
                 content[name] = {**content[name], **value}
             else:
                 content[name] = value
-        content = to_dict(from_dict(TrainSpec, content, origin=origin))
-    return from_dict(TrainSpec, content, origin="settings")
+        spec = from_dict(TrainSpec, content, origin=origin)
+        content = to_dict(spec)
+    return spec
 
 
 def _dtype(spec: TrainSpec, device: torch.device) -> torch.dtype:
@@ -282,24 +342,25 @@ def _dtype(spec: TrainSpec, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.dtype]
 
 
-def _new_run(output: str | os.PathLike[str] | None, data_name: str) -> Path:
+def _check_new_run(folder: Path) -> None:
+    """Raises ConfigError before any work where `_new_run` would after it."""
+    if (folder / RUN_FILE).exists():
+        raise ConfigError(f"the run {folder} exists; go on with --resume {folder}, or choose another folder")
+    check_new_folder(folder)
+
+
+def _new_run(output: str | os.PathLike[str] | None, run: RunSpec) -> Path:
+    """Makes the run's folder with its settings in it, whole or not at all."""
     if output is not None:
         folder = Path(output)
-        if folder.exists() and any(folder.iterdir()):
-            raise ConfigError(f"the run folder {folder} exists; go on with --resume {folder}, or choose another")
     else:
-        stem = Path(data_name).stem or "run"
-        number = 1
-        while (folder := Path("runs") / f"{stem}-{number}").exists():
-            number += 1
-    folder.mkdir(parents=True, exist_ok=True)
+        stem = Path(run.data).stem or "run"
+        numbered = (Path("runs") / f"{stem}-{number}" for number in itertools.count(1))
+        folder = next(path for path in numbered if not path.exists())
+    content = json.dumps({"vitkit": vitkit.__version__, "run": to_dict(run)}, indent=2)
+    with writing(folder), new_folder(folder) as part:
+        (part / RUN_FILE).write_text(content + "\n", encoding="utf-8")
     return folder
-
-
-def _write_run(folder: Path, run: RunSpec) -> None:
-    with replace_file(folder / RUN_FILE) as part:
-        text = json.dumps({"vitkit": vitkit.__version__, "run": to_dict(run)}, indent=2)
-        part.write_text(text + "\n", encoding="utf-8")
 
 
 def _read_run(folder: Path) -> RunSpec:
@@ -310,4 +371,4 @@ def _read_run(folder: Path) -> RunSpec:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ConfigError(f"{file}: can't be read ({error})") from None
-    return from_dict(RunSpec, content.get("run"), origin=str(file))
+    return from_dict(RunSpec, content.get("run") if isinstance(content, dict) else content, origin=str(file))

@@ -1,7 +1,7 @@
 """The command: one small file per verb, which parses, calls one verb of `api/`, and prints.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 1 some inputs failed (each named), 2 the call
-was wrong, 130 interrupted.
+was wrong, 130 interrupted (143 by SIGTERM).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vitkit.cli.explain import explain
 from vitkit.cli.models import models
 from vitkit.cli.train import train
 from vitkit.cli.verify import verify
-from vitkit.errors import VitkitError
+from vitkit.errors import Interrupted, VitkitError
 
 __all__ = ["main"]
 
@@ -92,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("vitkit: interrupted", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
+    except Interrupted as stopped:
+        print(f"vitkit: {stopped}", file=sys.stderr)  # noqa: T201
+        return 128 + stopped.signum
     except BrokenPipeError:
         # The reader of our output left (`vitkit ... | head`): no fault, and nothing more to say to it.
         _forget_output()

@@ -17,7 +17,7 @@ def demo(
     scikit-learn's 1,797 digits: four fifths train, the held-out fifth is read once, after the last step.
     """
     from vitkit.api.train import train
-    from vitkit.cli.train import StepProgress, tell_start
+    from vitkit.cli.train import StepProgress, tell_scores, tell_start
 
     with StepProgress() as progress:
         result = train(
@@ -25,10 +25,11 @@ def demo(
             output=output,
             settings={"evaluate_every": 0} | ({} if seed is None else {"seed": seed}),
             split_seed=split_seed or 0,
+            on_read=progress.read,
             on_start=tell_start,
             on_step=progress.advance,
         )
-    typer.echo(f"held-out accuracy {result.scores['accuracy']:.2%} after {result.seconds:.0f} s of training")
+    typer.echo(f"{tell_scores(result)} after {result.seconds:.0f} s of training")
     typer.echo(f"open {result.folder / 'report.html'}: curves, mistakes, maps, embeddings, positions")
     typer.echo("try next:")
     typer.echo(f"  vitkit verify {result.model}")

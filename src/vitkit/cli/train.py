@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import signal
 import sys
+import textwrap
+import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vitkit.cli import options
+from vitkit.cli.output import PLAIN_EVERY_S
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vitkit.api.train import RunSpec
+    from vitkit.api.train import RunSpec, TrainResult
     from vitkit.training.state import Progress
 
-PLAIN_EVERY_S = 10.0
+PARTS = ("pictures to learn from", "held out", "for the test at the end")
 
 
 def train(
@@ -44,7 +46,7 @@ def train(
     revision: options.Revision = None,
     device: options.Device = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. [auto]")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that decode sets too large for memory.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that decode sets too large for memory.", min=0)] = None,
     compile_step: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the step.")] = None,
 ) -> int:
     """Train on your own pictures, from scratch or from a checkpoint.
@@ -53,8 +55,6 @@ def train(
     --resume goes on exactly where it stopped.
     """
     from vitkit.api.train import train
-    from vitkit.cli.output import complain
-    from vitkit.training.loop import Interrupted
 
     flags = {
         "epochs": epochs,
@@ -66,51 +66,53 @@ def train(
         "compile": compile_step,
     }
     with StepProgress() as progress:
-        try:
-            result = train(
-                data,
-                model=model,
-                preset=preset,
-                revision=revision,
-                image_size=options.parse_size(image_size),
-                output=output,
-                resume=resume,
-                recipe=recipe,
-                settings={name: value for name, value in flags.items() if value is not None},
-                val_fraction=val_fraction,
-                split_seed=split_seed,
-                device=device,
-                workers=workers or 0,
-                on_start=tell_start,
-                on_step=progress.advance,
-            )
-        except Interrupted as stopped:
-            complain(str(stopped))
-            return 128 + stopped.signum if stopped.signum != signal.SIGINT else 130
-    scores = ", ".join(f"{name} {value:.2%}" for name, value in result.scores.items())
-    typer.echo(f"held-out {scores} (last step, {result.weights} weights, {result.seconds:.0f} s of training)")
+        result = train(
+            data,
+            model=model,
+            preset=preset,
+            revision=revision,
+            image_size=options.parse_size(image_size),
+            output=output,
+            resume=resume,
+            recipe=recipe,
+            settings={name: value for name, value in flags.items() if value is not None},
+            val_fraction=val_fraction,
+            split_seed=split_seed,
+            device=device,
+            workers=workers or 0,
+            on_read=progress.read,
+            on_start=tell_start,
+            on_step=progress.advance,
+        )
+    typer.echo(f"{tell_scores(result)} (last step, {result.weights} weights, {result.seconds:.0f} s of training)")
     typer.echo(f"model: {result.model}")
     typer.echo(f"report: {result.folder / 'report.html'}")
     return 0
 
 
 def tell_start(run: RunSpec, folder: Path) -> None:
-    """The resolved settings, before anything long happens."""
+    """The resolved settings, before the first step."""
     from vitkit.config import to_dict
 
-    settings: dict[str, Any] = to_dict(run.train)
-    print(f"run {folder}: {len(run.class_names)} classes of {run.data}", file=sys.stderr)  # noqa: T201
-    print(json.dumps(settings), file=sys.stderr)  # noqa: T201
+    counts = ", ".join(f"{count:,} {part}" for count, part in zip(run.pictures, PARTS, strict=False))
+    _say(f"run {folder}: {run.data}, {len(run.class_names)} classes, {counts}")
+    for name, table in {"model": run.spec.spec, "training": run.train}.items():
+        for line in _lines(name, to_dict(table)):
+            _say(line)
+
+
+def tell_scores(result: TrainResult) -> str:
+    """What held-out and test pictures say of the weights to use."""
+    parts = {"held-out": result.scores, "test": result.test_scores}
+    told = (_spell_score(f"{part} {name}", each[name]) for part, each in parts.items() for name in each)
+    return ", ".join(told) or "no scores"
 
 
 class StepProgress:
     """Steps on stderr: a moving line on a terminal, a plain one every ten seconds elsewhere."""
 
     def __init__(self) -> None:
-        import time
-
-        self._clock = time.monotonic
-        self._said = self._clock()
+        self._said = time.monotonic()
         self._bar: Any = None
 
     def __enter__(self) -> StepProgress:
@@ -118,8 +120,9 @@ class StepProgress:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[values]}"))
-            self._bar = Progress("training", *columns, console=Console(stderr=True), redirect_stdout=False)
+            text = TextColumn("{task.fields[values]}")
+            columns = (BarColumn(10), MofNCompleteColumn(), TimeRemainingColumn(), text)  # in 80 columns
+            self._bar = Progress(*columns, console=Console(stderr=True), redirect_stdout=False)
             self._task = self._bar.add_task("training", total=None, values="")
             self._bar.start()
         return self
@@ -128,12 +131,51 @@ class StepProgress:
         if self._bar is not None:
             self._bar.stop()
 
+    def read(self, done: int, total: int) -> None:
+        """So many pictures were read, of one part of the data."""
+        if self._bar is not None:
+            self._bar.update(self._task, total=total, completed=done, values="pictures read")
+        elif time.monotonic() - self._said > PLAIN_EVERY_S:
+            self._said = time.monotonic()
+            _say(f"{done:,} of {total:,} pictures read")
+
     def advance(self, progress: Progress, row: dict[str, float]) -> None:
         """One more step."""
-        text = f"loss {row['loss']:.3f} lr {row['lr']:.1e} {row.get('images_per_s', 0):.0f} images/s"
+        held_out = {name: _spell_score(name, value) for name, value in row.items() if name.startswith("held-out ")}
+        speed, loss = f"{row['images_per_s']:.0f} images/s", f"loss {row['loss']:.3f}"
         if self._bar is not None:
-            self._bar.update(self._task, total=progress.steps, completed=progress.step, values=text)
-        elif self._clock() - self._said > PLAIN_EVERY_S or progress.step == progress.steps:
-            self._said = self._clock()
+            short = [text.removeprefix("held-out ") for name, text in held_out.items() if name != "held-out loss"]
+            values = ", ".join((speed, loss, *short))
+            self._bar.update(self._task, total=progress.steps, completed=progress.step, values=values)
+        elif time.monotonic() - self._said > PLAIN_EVERY_S or progress.step == progress.steps:
+            self._said = time.monotonic()
             left = progress.seconds / progress.step * (progress.steps - progress.step)
-            print(f"step {progress.step:,} of {progress.steps:,}, {text}, {left:.0f} s left", file=sys.stderr)  # noqa: T201
+            values = ", ".join((loss, *held_out.values(), f"lr {row['lr']:.1e}"))
+            _say(f"step {progress.step:,} of {progress.steps:,}, {speed}, {left:.0f} s left, {values}")
+
+
+def _lines(name: str, table: dict[str, Any]) -> Iterator[str]:
+    """The plain entries of `table`, then those of each table in it."""
+    # A no-break space keeps a name and its value on one line.
+    plain = [f"{key}\xa0{_spell(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    text = f"{name}: {', '.join(plain)}"
+    yield textwrap.fill(text, 110, initial_indent="  ", subsequent_indent="    ").replace("\xa0", " ")
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _lines(f"{name}.{key}", value)
+
+
+def _spell(value: object) -> str:
+    if isinstance(value, list):
+        return "\xa0".join(map(_spell, value))
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _spell_score(name: str, value: float) -> str:
+    return f"{name} {value:.2%}" if name.endswith("accuracy") else f"{name} {value:.4g}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)  # noqa: T201

@@ -101,11 +101,12 @@ class Samples:
 class Splits:
     """Pictures to learn from and pictures held out, under the same classes; a class in train may be absent elsewhere.
 
+    `val` is read on the way; where it is None, `split` takes it from train. `test` is read once, at the end.
     Raises DataError where class names differ, where train isn't fit to learn from, or where a held-out part is empty.
     """
 
     train: Samples
-    val: Samples
+    val: Samples | None
     test: Samples | None = None
 
     def __post_init__(self) -> None:
@@ -123,8 +124,8 @@ class Splits:
             raise DataError(list_faults(faults))
 
     def held_out(self) -> list[Samples]:
-        """Val, and test where there is one."""
-        return [self.val] if self.test is None else [self.val, self.test]
+        """Those there are of val and test."""
+        return [part for part in (self.val, self.test) if part is not None]
 
 
 class DatasetPictures(Sequence[Picture]):
@@ -151,8 +152,8 @@ def open_data(source: str | os.PathLike[str]) -> Samples | Splits:
     """The labelled pictures that `source` stands for, ready to be learnt from.
 
     "digits" are the bundled ones (./digits is a folder of that name); a file is a CSV file; a folder with train/ and
-    val/ (or valid/, validation/, test/) is Splits, where test/ alone takes the place of val/; any other folder holds
-    a folder per class and is Samples, for `split`.
+    val/ (or valid/, validation/), test/ or both is Splits; any other folder holds a folder per class and is Samples,
+    for `split`.
 
     Raises DataError, all faults of a kind at once, and ConfigError where the digits aren't installed.
     """
@@ -312,8 +313,6 @@ def _find_parts(path: Path) -> dict[str, Path]:
     if len(found["val"]) > 1:
         raise DataError(f"{path} holds {' and '.join(found['val'])}; which one is held out? Keep one of them")
     parts = {"train": path / "train"} | {part: path / names[0] for part, names in found.items() if names}
-    if "val" not in parts:
-        parts["val"] = parts.pop("test")
     others = [name for name in folders if path / name not in parts.values()]
     if others:
         logger.warning("%s is split into train and held out; other folders aren't read: %s", path, list_faults(others))
@@ -339,7 +338,8 @@ def _read_splits(path: Path, parts: dict[str, Path]) -> Splits:
     ]
     if strangers:
         raise DataError(f"{path}: classes that aren't in train: {list_faults(strangers)}; give each the same folders")
-    splits = Splits(**{part: _under(samples, known) for part, samples in read.items()})
+    under = {part: _under(samples, known) for part, samples in read.items()}
+    splits = Splits(under["train"], under.get("val"), under.get("test"))
     note_absent(splits)
     return splits
 

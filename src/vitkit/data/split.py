@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from vitkit.image.decode import Picture
 __all__ = ["split"]
 
 
-def split(samples: Samples, *, val_fraction: float = 0.2, seed: int = 0) -> Splits:
-    """Holds out `val_fraction` of each class's pictures, drawn by (seed, content).
+def split(data: Samples | Splits, *, val_fraction: float = 0.2, seed: int = 0) -> Splits:
+    """Holds out `val_fraction` of each class's pictures, drawn by (seed, content); Splits that have a `val` keep it.
 
     Pictures whose bytes are equal stay on one side. Those that stand under several classes are learnt from and never
     held out: no answer to them could be right. A class is on both sides where at least two different pictures bear it
@@ -31,6 +32,11 @@ def split(samples: Samples, *, val_fraction: float = 0.2, seed: int = 0) -> Spli
     """
     if not 0 < val_fraction < 1:
         raise ConfigError(f"val_fraction is {val_fraction}; give a fraction between 0 and 1, both excluded")
+    if isinstance(data, Splits):
+        if data.val is not None:
+            return data
+        return replace(split(data.train, val_fraction=val_fraction, seed=seed), test=data.test)
+    samples = data
     check_trainable(samples)
     digests = _digests(samples)
     # What the digest says, shortened to the 64 bits that a key has.
@@ -76,8 +82,12 @@ def _digests(samples: Samples) -> list[bytes]:
     def digest(at: int) -> bytes:
         try:
             return _digest(samples.pictures[at])
-        except OSError as error:
-            faults.append(f"{samples.describe(at)} ({error.strerror})")
+        except Exception as error:
+            if not samples.lazy and not isinstance(error, OSError):
+                raise
+            # A user's Dataset raises what it likes.
+            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {' '.join(str(error).split())}"
+            faults.append(f"{samples.describe(at)} ({reason})")
             return b""
 
     with ThreadPoolExecutor(1 if samples.lazy else 8) as pool:

@@ -20,7 +20,7 @@ from vitkit.image.decode import Picture, Pixels, decode, describe
 from vitkit.image.preprocess import Preprocess, apply
 from vitkit.model.base import ImageModel
 
-__all__ = ["Card", "Explanation", "explain_picture", "explain_pixels", "find_class", "restore"]
+__all__ = ["Card", "Explanation", "explain_picture", "explain_pixels", "find_class", "restore", "visible"]
 
 
 class Card(Protocol):
@@ -114,7 +114,7 @@ def explain_pixels(
     maps = explain(module, pixels, target=target, method=method)
     found = []
     for row, values in enumerate(maps.values):
-        picture = restore(preprocess, pixels[row])
+        picture = visible(preprocess, pixels[row])
         if maps.targets is None:
             found.append(Explanation(values, maps.method, picture))
             continue
@@ -153,6 +153,14 @@ def restore(preprocess: Preprocess, pixels: Tensor) -> Pixels:
     )
     unit = pixels.detach().cpu().double() * std + mean
     return (unit * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def visible(preprocess: Preprocess, pixels: Tensor) -> Pixels:
+    """As `restore`; of other than 1 or 3 channels, which no picture can show, their mean, [H, W, 1]."""
+    picture = restore(preprocess, pixels)
+    if picture.shape[2] not in (1, 3):
+        picture = np.asarray(picture.mean(axis=2, keepdims=True).round(), np.uint8)
+    return picture
 
 
 def check_png(file: str | os.PathLike[str]) -> None:

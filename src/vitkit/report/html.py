@@ -23,6 +23,7 @@ __all__ = [
     "Facts",
     "Figure",
     "Figures",
+    "Folded",
     "Heading",
     "Note",
     "Paragraph",
@@ -80,6 +81,8 @@ class Figure:
     caption: str = ""
     pixelated: bool = False
     """Whether its pixels stay squares when it is enlarged."""
+    density: int = 1
+    """Its pixels to each CSS pixel: 2 for what shall be sharp on fine screens and in print."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Figures:
 
     figures: Sequence[Figure]
     width: int = 220
-    """Of each at least, in CSS pixels; on narrow screens two still share a row."""
+    """Of each at least, in CSS pixels."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,15 @@ class Code:
     text: str
 
 
-Block: TypeAlias = Heading | Paragraph | Note | Facts | Table | Figure | Figures | Code
+@dataclass(frozen=True)
+class Folded:
+    """Blocks behind their title, for those who open it."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
+Block: TypeAlias = Heading | Paragraph | Note | Facts | Table | Figure | Figures | Code | Folded
 
 
 def write_page(file: str | os.PathLike[str], title: str, blocks: Sequence[Block], *, lead: str = "") -> None:
@@ -166,24 +177,30 @@ def _table(block: Table) -> str:
     )
 
 
-def _figure(block: Figure) -> str:
+def _figure(block: Figure, *, alone: bool = True) -> str:
     if not block.png.startswith(b"\x89PNG"):
         raise ConfigError(f"the figure {block.alt!r} isn't a PNG; encode it as one")
     data = base64.b64encode(block.png).decode("ascii")
     kind = ' class="pixels"' if block.pixelated else ""
-    width, height = (int.from_bytes(block.png[at : at + 4], "big") for at in (16, 20))  # of the header chunk
+    width, height = (int.from_bytes(block.png[at : at + 4], "big") // block.density for at in (16, 20))  # of the header
     size = f'width="{width}" height="{height}"'
     alt = _text(block.alt)
     image = f'<img{kind} {size} alt="{alt}" src="data:image/png;base64,{data}">'
-    if width > 2 * height:  # several plots in a row: on a phone they scroll, for they couldn't be read
-        image = f'<div class="wide" role="region" aria-label="{alt}" tabindex="0">{image}</div>'
+    if alone and width > SHRINKING:  # it holds small text: where it can't be read any more, the picture scrolls instead
+        frame = f'<div class="wide" role="region" aria-label="{alt}" tabindex="0" style="--least: {2 * width // 3}px">'
+        image = f"{frame}{image}</div>"
     caption = f"\n<figcaption>{_text(block.caption)}</figcaption>" if block.caption else ""
     return f"<figure>\n{image}{caption}\n</figure>"
 
 
 def _figures(block: Figures) -> str:
-    cells = "\n".join(_figure(figure) for figure in block.figures)
+    cells = "\n".join(_figure(figure, alone=False) for figure in block.figures)
     return f'<div class="figures" style="--least: {int(block.width)}px">\n{cells}\n</div>'
+
+
+def _folded(block: Folded) -> str:
+    body = "\n".join(_render(inner) for inner in block.blocks)
+    return f"<details>\n<summary>{_text(block.title)}</summary>\n{body}\n</details>"
 
 
 def _value(value: Cell) -> str:
@@ -212,8 +229,12 @@ RENDERERS: Mapping[type, Callable[[Any], str]] = {
     Figure: _figure,
     Figures: _figures,
     Code: lambda block: f'<pre tabindex="0"><code>{_text(block.text)}</code></pre>',
+    Folded: _folded,
 }
 NAMES = tuple(kind.__name__ for kind in RENDERERS)
+
+SHRINKING = 660
+"""CSS pixels: pictures up to this wide may shrink to a phone's width."""
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -240,9 +261,10 @@ dl div { display: flex; justify-content: space-between; gap: 1rem; padding: .4re
 dt { color: var(--soft); }
 dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; min-width: 0; }
 .wide { overflow-x: auto; margin: 1rem 0; }
+.wide img { min-width: var(--least); }
 table { border-collapse: collapse; width: 100%; font-size: .94rem; }
 caption { text-align: left; color: var(--soft); padding-bottom: .4rem; }
-th, td { text-align: left; padding: .4rem .75rem .4rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th, td { text-align: left; padding: .4rem 1.25rem .4rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-weight: 600; white-space: nowrap; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 figure { margin: 1.25rem 0; }
@@ -250,16 +272,16 @@ img { display: block; max-width: 100%; height: auto; background: #fff; border-ra
 .pixels { image-rendering: pixelated; }
 figcaption { color: var(--soft); font-size: .88rem; line-height: 1.4; margin-top: .4rem; max-width: 44rem; }
 .figures { display: grid; gap: 1.25rem 1rem; margin: 1.25rem 0;
-  grid-template-columns: repeat(auto-fill, minmax(min(var(--least), calc(50% - .5rem)), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(var(--least), 100%), 1fr)); }
 .figures figure { margin: 0; }
 .figures img { width: 100%; }
+summary { cursor: pointer; padding: .4rem 0; }
 pre { background: var(--raised); border-radius: 6px; padding: .9rem 1rem; overflow-x: auto; margin: 1rem 0; }
 code { font: .9rem/1.6 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 @media (max-width: 40rem) {
   main { padding: 1.5rem 1rem 3rem; }
   h1 { font-size: 1.5rem; }
-  .wide img { max-width: none; width: 52rem; }
 }
 @media print { h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
 """

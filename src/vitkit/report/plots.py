@@ -23,22 +23,35 @@ if TYPE_CHECKING:
 
 _Points: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
 
-__all__ = ["check_output", "confusion_matrix_picture", "curves_picture", "scatter_picture", "similarity_picture"]
+__all__ = [
+    "DENSITY",
+    "check_output",
+    "confusion_matrix_picture",
+    "curve_pictures",
+    "curves_picture",
+    "scatter_picture",
+    "similarity_picture",
+]
 
 MOST_WHOLE = 40  # classes: up to here the whole matrix is drawn, its names readable
 MOST_CONFUSED = 30  # classes drawn of more
 MOST_NUMBERED = 20  # classes: up to here every cell has room for its count
 NAME_LENGTH = 24
-DPI = 120
+DENSITY = 2
+"""Pixels of a plot for each of the 120 to the inch at which its text is easy to read, for sharp screens."""
+DPI = 120 * DENSITY
 
-INK, FAINT = "0.2", "0.85"
+INK, SOFT, FAINT = "0.2", "0.35", "0.85"
 FIRST, SECOND = "#3b5bdb", "#e8590c"  # what was trained on, and what was held out
 # Petroff, 2021, arXiv:2107.02270, ten colours that colour-blind readers tell apart too.
 COLOURS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
-MARKERS = "o^sDv"  # one after the other where there are more classes than colours
+MARKERS = "o^sDv"  # neighbours differ in it too; moved on by one after every ten colours, for 50 different looks
 MOST_STEPS = 200  # points of a curve
+MOST_DOTS = 40  # evaluations: up to here each has its dot
+PANEL = (3.2, 2.5)  # inches
+ROUND = (1, 2, 5, 10)  # steps between ticks, times a power of ten
 MOST_NAMED = 32  # classes of a scatter plot: up to here the legend names them
 
 
@@ -108,42 +121,59 @@ def curves_picture(rows: Sequence[Mapping[str, Any]], file: str | os.PathLike[st
     in at most 200 stretches, over a pale line of every step. What no row tells has no panel. Raises ConfigError where
     there is nothing to draw.
     """
-    new_figure = _import_figure()
-    from matplotlib.ticker import MaxNLocator
+    drawn = _curves(rows)
+    figure = _import_figure()(figsize=(PANEL[0] * len(drawn), PANEL[1]), layout="constrained")
+    for number, curve in enumerate(drawn, start=1):
+        _draw_curve(figure.add_subplot(1, len(drawn), number), *curve)
+    return _finish(figure, file, cut=False)
 
+
+def curve_pictures(rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    """The panels of `curves_picture` one by one, PNGs of equal size by their titles: for pages of any width."""
+    pictures = {}
+    for panel, training, held_out in _curves(rows):
+        figure = _import_figure()(figsize=PANEL, layout="constrained")
+        _draw_curve(figure.add_subplot(), panel, training, held_out)
+        pictures[panel.title] = _finish(figure, None, cut=False)
+    return pictures
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> list[tuple[_Panel, _Points, _Points]]:
     drawn = [(panel, *_series(rows, panel.key)) for panel in PANELS]
     drawn = [entry for entry in drawn if len(entry[1][0]) or len(entry[2][0])]
     if not drawn:
         raise ConfigError("no curve can be drawn: no row has a step and a loss, an accuracy or a learning rate")
-    figure = new_figure(figsize=(3.5 * len(drawn) + 0.2, 2.9), layout="constrained")
-    for number, (panel, training, held_out) in enumerate(drawn, start=1):
-        axes = figure.add_subplot(1, len(drawn), number)
-        scale = 100 if panel.percent else 1
-        steps, values = training
-        if len(steps) > MOST_STEPS:
-            axes.plot(steps, scale * values, color=FIRST, linewidth=0.5, alpha=0.25)
-        # A stretch is at least one step: few steps are drawn as they are.
-        stretches = [part for part in np.array_split(np.arange(len(steps)), MOST_STEPS) if len(part)]
-        middles = np.array([[steps[part].mean(), values[part].mean()] for part in stretches]).reshape(-1, 2)
-        few = "." if len(steps) == 1 else ""
-        axes.plot(middles[:, 0], scale * middles[:, 1], few, color=FIRST, linewidth=1.3, label="training")
-        if len(held_out[0]):
-            dots = "o-" if len(held_out[0]) <= 40 else "-"
-            axes.plot(
-                held_out[0], scale * held_out[1], dots, color=SECOND, linewidth=1.3, markersize=3, label="held out"
-            )
-            if len(steps):
-                axes.legend(frameon=False, fontsize=8)
-        axes.set_title(panel.title, fontsize=10, loc="left", color=INK)
-        axes.set_xlabel("step", fontsize=8, color=INK)
-        _calm(axes)
-        axes.grid(color=FAINT, linewidth=0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-        axes.yaxis.set_major_locator(MaxNLocator(6))
-        axes.yaxis.set_major_formatter("{x:g}")
-        if not panel.percent:
-            axes.set_ylim(bottom=min(0, axes.get_ylim()[0]) if values.size and values.min() < 0 else 0)
-    return _finish(figure, file)
+    return drawn
+
+
+def _draw_curve(axes: Axes, panel: _Panel, training: _Points, held_out: _Points) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    scale = 100 if panel.percent else 1
+    steps, values = training
+    if len(steps) > MOST_STEPS:
+        axes.plot(steps, scale * values, color=FIRST, linewidth=0.5, alpha=0.25)
+    # A stretch is at least one step: few steps are drawn as they are.
+    stretches = [part for part in np.array_split(np.arange(len(steps)), MOST_STEPS) if len(part)]
+    middles = np.array([[steps[part].mean(), values[part].mean()] for part in stretches]).reshape(-1, 2)
+    one = "o" if len(steps) == 1 else "-"
+    if len(steps):
+        axes.plot(middles[:, 0], scale * middles[:, 1], one, color=FIRST, linewidth=1.4, markersize=4, label="training")
+    if len(held_out[0]):
+        dots = "o-" if len(held_out[0]) <= MOST_DOTS else "-"
+        axes.plot(held_out[0], scale * held_out[1], dots, color=SECOND, linewidth=1.4, markersize=4, label="held out")
+        # Beside the title, where no curve runs.
+        place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.02, 1.0), "ncols": 2, "borderaxespad": 0.3}
+        axes.legend(**place, fontsize=8, labelcolor=INK, frameon=False, handlelength=1.4, columnspacing=1.0)
+    axes.set_title(panel.title, fontsize=10, loc="left", color=INK)
+    axes.set_xlabel("step", fontsize=9, color=INK)
+    _calm(axes)
+    axes.grid(color=FAINT, linewidth=0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1, steps=ROUND))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
+    axes.yaxis.set_major_formatter("{x:g}")
+    if not panel.percent:
+        axes.set_ylim(bottom=min(0, axes.get_ylim()[0]) if values.size and values.min() < 0 else 0)
 
 
 def _series(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[_Points, _Points]:
@@ -180,7 +210,7 @@ def scatter_picture(
         raise ConfigError(f"points are {list(points.shape)}, labels {list(labels.shape)}; allowed: [n, 2] and [n]")
     present = np.unique(labels)
     named = len(present) <= MOST_NAMED
-    figure = _import_figure()(figsize=(6.0 if named else 5.0, 4.6), layout="constrained")
+    figure = _import_figure()(figsize=(4.9 if named else 4.0, 3.7), layout="constrained")
     axes = figure.add_subplot()
     size = float(np.clip(6000 / max(len(points), 1), 5, 36))
     for place, label in enumerate(present):
@@ -189,14 +219,15 @@ def scatter_picture(
             points[labels == label, 1],
             s=size,
             color=COLOURS[place % len(COLOURS)],
-            marker=MARKERS[place // len(COLOURS) % len(MARKERS)],
+            marker=MARKERS[(place + place // len(COLOURS)) % len(MARKERS)],
             edgecolors="white",
             linewidths=0.3,
         )
     if named and len(present):
         for dots, name in zip(axes.collections, _shorten(present.tolist(), class_names), strict=True):
             dots.set_label(name.lstrip("_").replace("$", r"\$") or " ")  # a label that starts with _ is left out
-        figure.legend(loc="outside right upper", frameon=False, fontsize=9, markerscale=max(1, 5 / size**0.5))
+        enlarged = max(1, 5 / size**0.5)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=9, markerscale=enlarged, handletextpad=0.2)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -218,7 +249,7 @@ def similarity_picture(
         raise ConfigError(f"positions are {list(positions.shape)}; a grid of {h} x {w} patches needs [{h * w}, D]")
     units = positions / np.maximum(np.linalg.norm(positions, axis=1, keepdims=True), 1e-12)
     tiles = (units @ units.T).reshape(h, w, h, w)
-    figure = _import_figure()(figsize=(5.0, 4.3 * h * h / (w * w) + 0.5), layout="constrained")
+    figure = _import_figure()(figsize=(4.8, 4.0 * h * h / (w * w) + 0.5), layout="constrained")
     axes = figure.add_subplot()
     lowest = min(float(tiles.min()), 0.0)
     plane = tiles.transpose(0, 2, 1, 3).reshape(h * h, w * w)
@@ -230,30 +261,31 @@ def similarity_picture(
     for length, put in ((w, axes.set_xticks), (h, axes.set_yticks)):
         places = range(0, length, step)
         put([(place + 0.5) * length - 0.5 for place in places], [str(place + 1) for place in places])
-    axes.set_xlabel("patch column", fontsize=8, color=INK)
-    axes.set_ylabel("patch row", fontsize=8, color=INK)
+    axes.set_xlabel("patch column", fontsize=9, color=INK)
+    axes.set_ylabel("patch row", fontsize=9, color=INK)
     _calm(axes)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=7, length=2)
-    bar.set_label("cosine similarity", fontsize=8, color=INK)
+    bar.ax.tick_params(labelsize=8, length=2, colors=SOFT)
+    bar.set_label("cosine similarity", fontsize=9, color=INK)
     return _finish(figure, file)
 
 
 def _calm(axes: Axes) -> None:
     """Small grey numbers, and lines only left and below."""
-    axes.tick_params(labelsize=7, length=2, colors="0.4")
+    axes.tick_params(labelsize=8, length=2, colors=SOFT)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.set_axisbelow(True)
 
 
-def _finish(figure: Figure, file: str | os.PathLike[str] | None) -> bytes:
-    """The figure as a PNG, its bytes; in `file` too, whole or not at all."""
+def _finish(figure: Figure, file: str | os.PathLike[str] | None, *, cut: bool = True) -> bytes:
+    """The figure as a PNG, its bytes, by default cut to what is drawn; in `file` too, whole or not at all."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15, facecolor="white")
+    box: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08} if cut else {}
+    figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", **box)
     if file is not None:
         check_output(file)
         with writing(file), replace_file(file) as part:
@@ -303,56 +335,60 @@ def _shorten(indices: Sequence[int], class_names: Sequence[str]) -> list[str]:
 
 
 def _draw(table: _Table, title: str) -> Figure:
+    """Every cell has its size in inches; what stands around the matrix lies outside the figure, which grows by it."""
     counts = table.counts
     height, width = counts.shape
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
-    cell = float(np.clip(6 / height, 0.28, 1.2))  # inches
-    figure = _import_figure()(figsize=(width * cell + 3.4, height * cell + 2.4), layout="constrained")
-    axes = figure.add_subplot()
-    _paint(axes, shares, height_inches=height * cell)
+    cell = float(np.clip(4.2 / height, 0.25, 0.85))  # inches
+    figure = _import_figure()(figsize=(width * cell, height * cell))
+    axes = figure.add_axes((0, 0, 1, 1))
+    _paint(figure, axes, shares)
     for row in np.flatnonzero(totals == 0):
         axes.axhspan(row - 0.5, row + 0.5, color="0.88", linewidth=0)
     if height <= MOST_NUMBERED:
-        _write_counts(axes, counts, shares)
-    axes.grid(which="minor", color="0.85", linewidth=0.6)
-    axes.spines[:].set_color("0.85")
-    font = float(np.clip(cell * 24, 6, 10))
+        _write_counts(axes, counts, shares, cell)
+    axes.grid(which="minor", color=FAINT, linewidth=0.6)
+    axes.spines[:].set_color(FAINT)
+    font = float(np.clip(cell * 28, 7, 10))
     # A letter is about 0.6 of the font's size wide, a point 1/72 inch.
     crowded = max(map(len, table.columns)) * 0.6 * font / 72 > cell
     axes.set_xticks(range(width), table.columns, fontsize=font, parse_math=False, rotation=90 if crowded else 0)
     axes.set_yticks(range(height), table.rows, fontsize=font, parse_math=False)
     axes.set_xticks(np.arange(width + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(height + 1) - 0.5, minor=True)
-    axes.tick_params(which="both", length=0)
-    axes.set_xlabel("predicted class")
-    axes.set_ylabel("class")
-    axes.set_title(title, fontsize=10)
+    axes.tick_params(which="both", length=0, labelcolor=INK)
+    axes.set_xlabel("predicted class", fontsize=10, color=INK)
+    axes.set_ylabel("class", fontsize=10, color=INK)
+    axes.set_title(title, fontsize=10, loc="left", color=INK, pad=58)  # points: above the colours' scales
     return figure
 
 
-def _paint(axes: Axes, shares: NDArray[np.float64], *, height_inches: float) -> None:
-    """Colours the cells, and explains the colours beside a matrix that many inches high."""
+def _paint(figure: Figure, axes: Axes, shares: NDArray[np.float64]) -> None:
+    """Colours the cells, and explains the colours above them."""
     from matplotlib.colors import PowerNorm
 
     right = np.eye(*shares.shape) == 1
-    for kind, hidden, colours in (("confused", right, "Oranges"), ("right", ~right, "Blues")):
+    width, height = figure.get_size_inches()
+    for place, (kind, hidden, colours) in enumerate((("right", ~right, "Blues"), ("confused", right, "Oranges"))):
         image = axes.imshow(
             np.ma.masked_where(hidden | (shares == 0), shares),
             cmap=colours,
             norm=PowerNorm(0.5, vmin=0, vmax=1),
             interpolation="nearest",
         )
-        bar = axes.figure.colorbar(image, ax=axes, fraction=0.05, pad=0.02, shrink=min(0.85, 3 / height_inches))
-        bar.set_ticks([0, 0.01, 0.05, 0.2, 0.5, 1], labels=["0", "1 %", "5 %", "20 %", "50 %", "100 %"])
-        bar.ax.tick_params(labelsize=7, length=2)
-        bar.ax.set_title(kind, fontsize=8)
+        scale = figure.add_axes((2.2 * place / width, 1 + 0.36 / height, 1.75 / width, 0.1 / height))
+        bar = figure.colorbar(image, cax=scale, orientation="horizontal")
+        bar.set_ticks([0, 0.05, 0.2, 0.5, 1], labels=["0", "5 %", "20 %", "50 %", "100 %"])
+        bar.outline.set_visible(False)
+        scale.tick_params(labelsize=8, length=2, colors=SOFT)
+        scale.set_title(f"{kind}, share of the row", fontsize=8, loc="left", color=INK, pad=3)
 
 
-def _write_counts(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64]) -> None:
+def _write_counts(axes: Axes, counts: NDArray[np.int64], shares: NDArray[np.float64], cell: float) -> None:
     digits = max(len(f"{counts.max():,}"), 2)
-    font = float(np.clip(220 / (len(counts) * digits), 5.5, 11))
+    font = float(np.clip(min(72 / (0.7 * digits), 32) * cell, 5, 10))
     for row, column in zip(*np.nonzero(counts), strict=True):
         colour = "white" if shares[row, column] > 0.4 else "0.15"
         text = f"{counts[row, column]:,}"
-        axes.text(column, row, text, ha="center", va="center", fontsize=font, color=colour)
+        axes.text(column, row, text, ha="center", va="center_baseline", fontsize=font, color=colour)

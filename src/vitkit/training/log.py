@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from vitkit.errors import DataError
-from vitkit.files import replace_file
+from vitkit.errors import CheckpointError, DataError
+from vitkit.files import replace_file, why_unwritten
 
 __all__ = ["CLOCK_FIELDS", "Log", "read_log"]
 
@@ -16,14 +19,30 @@ CLOCK_FIELDS = ("seconds", "images_per_s")
 
 
 class Log:
-    """Appends to `path`; when a training resumes, rows past its checkpoint are dropped first."""
+    """Appends to `path`; when a training resumes, rows past its checkpoint are dropped first.
+
+    CheckpointError where a row can't be written: the training can go on from its last checkpoint all the same.
+    """
 
     def __init__(self, path: Path, *, keep_steps: int) -> None:
-        if path.exists():
-            rows = [row for row in read_log(path) if row["step"] < keep_steps or _ends(row, keep_steps)]
-            with replace_file(path) as part:
-                part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  # open as long as the training
+        self._path = path
+        with self._writing():
+            if path.exists():
+                rows = [row for row in read_log(path) if row["step"] < keep_steps or _ends(row, keep_steps)]
+                with replace_file(path) as part:
+                    part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  # open as long as the training
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """No more rows."""
+        with contextlib.suppress(OSError):  # every row is flushed: what is left is one that couldn't be, and was said
+            self._file.close()
 
     def step(self, step: int, epoch: int, values: dict[str, float], seconds: float, pictures: int) -> None:
         """One optimiser step, numbered from 0."""
@@ -34,12 +53,18 @@ class Log:
         """Scores after `step` steps of the "raw" weights or their moving average, "ema"."""
         self._write({"kind": "evaluation", "step": step, "weights": weights, **scores})
 
-    def close(self) -> None:
-        """No more rows."""
-        self._file.close()
-
     def _write(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row) + "\n")
+        with self._writing():
+            self._file.write(json.dumps(row) + "\n")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"{self._path}: can't be written ({why_unwritten(error)}); --resume goes on from the last checkpoint"
+            ) from error
 
 
 def _ends(row: dict[str, Any], steps: int) -> bool:

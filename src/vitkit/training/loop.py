@@ -6,13 +6,15 @@ checkpoint makes the same steps to the bit; pictures, their order and their augm
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import signal
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -22,31 +24,24 @@ from torch import nn
 
 from vitkit.data.batch import Batch
 from vitkit.data.keys import step_seed
-from vitkit.errors import DataError, VitkitError
+from vitkit.errors import DataError, Interrupted
 from vitkit.training.ema import Ema
 from vitkit.training.log import Log
 from vitkit.training.objective import Objective, Step
 from vitkit.training.optim import Grouped, build_optimizer
 from vitkit.training.schedule import lr_scale
 from vitkit.training.spec import TrainSpec
-from vitkit.training.state import Progress, TrainState, find_checkpoint, mark_best, restore, save_checkpoint
+from vitkit.training.state import Progress, TrainState, find_checkpoint, restore, save_checkpoint
 
-__all__ = ["Interrupted", "TrainingData", "fit"]
+__all__ = ["Fitted", "TrainingData", "fit"]
 
 logger = logging.getLogger("vitkit")
 
-SPEED_STEPS = (5, 25)
-"""With a budget in minutes, the speed is measured between these two steps: the first ones allocate and warm caches."""
-BUDGET_SHARE = 0.97
-"""Of the minutes, what training steps may take; the rest is for the last evaluation and writing."""
-
-
-class Interrupted(VitkitError):  # noqa: N818  # a request, not an error
-    """SIGINT or SIGTERM came: the step was finished, a checkpoint written. `signum` is the signal."""
-
-    def __init__(self, signum: int, step: int, folder: Path) -> None:
-        super().__init__(f"stopped after step {step:,}; go on with --resume {folder}")
-        self.signum = signum
+TRIAL_STEPS, TRIAL_BATCHES, TRIAL_SHARE = 24, 4, 0.02
+"""With a budget in minutes: steps and held-out batches that are tried for their speed, and the time after which no more
+steps are, as a share of the budget."""
+PLANNED_SHARE, LATEST_SHARE = 0.95, 0.98
+"""Of the minutes, what the plan fills, and what it may come to take before it is shortened."""
 
 
 class TrainingData(Protocol):
@@ -76,7 +71,7 @@ def fit(
     model: nn.Module,
     objective: Objective,
     data: TrainingData,
-    validation: Callable[[], Iterable[Batch]] | None,
+    validation: TrainingData | None,
     spec: TrainSpec,
     folder: Path,
     *,
@@ -86,7 +81,9 @@ def fit(
 ) -> Fitted:
     """Trains `model` in place under `folder` (log.jsonl, checkpoints/), from the last good checkpoint if there is one.
 
-    Raises DataError for a loss that isn't finite, Interrupted after SIGINT or SIGTERM; the state is kept in both cases.
+    `on_step` hears of each step: loss and rate, images_per_s, and the last evaluation's scores as "held-out ...".
+    Raises DataError for a loss that isn't finite, CheckpointError where the disk is full and Interrupted after SIGINT
+    or SIGTERM; the last good checkpoint is kept in all cases.
     """
     checkpoints = folder / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -95,52 +92,51 @@ def fit(
     optimizer = build_optimizer(model, objective, spec)  # type: ignore[arg-type]
     ema = Ema(model, spec.ema_decay) if spec.ema_decay else None
     state = TrainState(model, objective, optimizer, ema, Progress(steps=spec.epochs * data.steps_per_epoch))
-    state.progress.planned = spec.minutes is None
-    if (last := find_checkpoint(checkpoints)) is not None:
-        restore(last, state)
-        logger.info("resuming after step %d", state.progress.step)
-    log = Log(folder / "log.jsonl", keep_steps=state.progress.step)
-    step_module: nn.Module = Step(model, objective)
-    if spec.compile:
-        step_module.compile()
-    clock = Clock(state.progress)
-    saved_at = time.monotonic()
+    clock = Clock(state)
+    autocast = _autocast(device, dtype)
     with _signals() as stop:
-        batches = data.batches(state.progress.step, state.progress.steps)
-        while state.progress.step < state.progress.steps:
-            step = state.progress.step
-            batch = next(batches).to(device)
-            torch.manual_seed(step_seed(spec.seed, step))
-            try:
-                row = _train_step(step_module.train(), batch, state, spec, _autocast(device, dtype))
-            except DataError:
-                save_checkpoint(checkpoints, state)  # the step changed nothing: the state is the last good one
-                raise
-            state.progress.step += 1
-            clock.tick()
-            epoch_ends = state.progress.step % data.steps_per_epoch == 0
-            log.step(step, step // data.steps_per_epoch, row, clock.seconds, len(batch))
-            if on_step is not None:
-                on_step(state.progress, {**row, "images_per_s": len(batch) / clock.seconds})
-            if not state.progress.planned and clock.measured(spec):
-                state.progress.steps = clock.plan(spec, state.progress)
-                state.progress.planned = True
-            done = state.progress.step >= state.progress.steps
-            epoch = state.progress.step // data.steps_per_epoch
-            if validation and (done or (epoch_ends and epoch % spec.evaluate_every == 0)):
-                _evaluate(state, validation, log, _autocast(device, dtype))
-                clock.skip()
-            if done or epoch_ends or stop.signum or time.monotonic() - saved_at > spec.save_every_s:
-                save_checkpoint(checkpoints, state)
-                if state.progress.best_step == state.progress.step:
-                    mark_best(checkpoints, state.progress.step)
-                saved_at = time.monotonic()
-                clock.skip()
-            if stop.signum and not done:
-                raise Interrupted(stop.signum, state.progress.step, folder)
-    log.close()
-    kept = model if state.ema is None else state.ema.module
-    return Fitted(kept.eval(), "raw" if state.ema is None else "ema", state.progress)
+        if (last := find_checkpoint(checkpoints)) is not None:
+            restore(last, state)
+            logger.info("resuming after step %d", state.progress.step)
+        else:
+            if spec.minutes is not None:
+                trial = copy.deepcopy(state)
+                state.progress.steps = _plan(trial, data, validation, spec, checkpoints, device, autocast)
+            save_checkpoint(checkpoints, state)  # the plan, and a good state to keep whatever the first epoch brings
+        clock.lap()
+        step_module = _step_module(state, spec)
+        held_out: dict[str, float] = {}
+        started, saved_at = replace(state.progress), time.monotonic()
+        with Log(folder / "log.jsonl", keep_steps=state.progress.step) as log:
+            for batch in data.batches(state.progress.step, state.progress.steps):
+                step = state.progress.step
+                torch.manual_seed(step_seed(spec.seed, step))
+                try:
+                    row = _train_step(step_module, batch.to(device), state, spec, autocast)
+                except DataError as error:
+                    raise DataError(f"{error}; {_advice(checkpoints, step)}") from None
+                state.progress.step += 1
+                seconds = clock.lap()
+                if spec.minutes is not None:
+                    _keep_time(state.progress, started, spec.minutes * 60)
+                log.step(step, step // data.steps_per_epoch, row, seconds, len(batch))
+                epoch, rest = divmod(state.progress.step, data.steps_per_epoch)
+                done = state.progress.step == state.progress.steps
+                if validation and (done or (rest == 0 and epoch % spec.evaluate_every == 0)):
+                    held_out = _evaluate(state, validation, log, autocast)
+                if on_step is not None:
+                    on_step(state.progress, {**row, "images_per_s": len(batch) / seconds, **held_out})
+                asked = stop.signum  # read once: a signal from here on ends the next step
+                if done or rest == 0 or asked or time.monotonic() - saved_at > spec.save_every_s:
+                    save_checkpoint(checkpoints, state)
+                    saved_at = time.monotonic()
+                clock.lap()
+                if done:
+                    break
+                if asked:
+                    went_on = f"stopped after step {state.progress.step:,}; go on with vitkit train --resume {folder}"
+                    raise Interrupted(went_on, asked)
+    return Fitted(state.kept.eval(), state.kept_name, state.progress)
 
 
 def _train_step(
@@ -152,6 +148,7 @@ def _train_step(
     scale = lr_scale(progress.step, steps=progress.steps, warmup_steps=warmup, final=spec.final_lr)
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * scale
+    step_module.train()
     optimizer.zero_grad(set_to_none=True)
     with autocast:
         loss = step_module(batch, progress.step)
@@ -164,69 +161,102 @@ def _train_step(
         pictures = ", ".join(map(str, batch.index[:5].tolist()))
         raise DataError(
             f"step {progress.step}: the loss is {total}, the gradient's norm {norm}, at learning rate "
-            f"{spec.lr * scale:.3g} and pictures {pictures}, ...; the last good checkpoint is kept: lower --lr"
+            f"{spec.lr * scale:.3g} and pictures {pictures}, ..."
         )
     optimizer.step()
     if state.ema is not None:
         state.ema.update(state.model, progress.step)
-    state.objective.after_step(state.model, progress.step)  # type: ignore[operator]
+    state.objective.after_step(state.model, progress.step, progress.steps)
     parts = {name: float(value) for name, value in loss.parts.items()}
     return {"loss": total, **parts, "lr": spec.lr * scale, "grad_norm": norm}
 
 
+def _advice(checkpoints: Path, step: int) -> str:
+    """What to do after a loss that isn't finite at `step`."""
+    good = find_checkpoint(checkpoints, before=step)
+    kept = "no step was good" if good is None else f"the last good checkpoint, {good}, is kept"
+    return f"resumed, the run would end here again: start anew with a lower --lr; {kept}"
+
+
 def _evaluate(
-    state: TrainState,
-    validation: Callable[[], Iterable[Batch]],
-    log: Log,
-    autocast: AbstractContextManager[object],
-) -> None:
-    """Scores the weights that would be kept, on held-out batches, and remembers the best step."""
-    kept = state.model if state.ema is None else state.ema.module
-    objective = state.objective
-    assert isinstance(objective, Objective)
-    with torch.inference_mode(), autocast:
-        scores = objective.validate(kept.eval(), validation())
-    log.evaluation(state.progress.step, scores, "raw" if state.ema is None else "ema")
-    if objective.score is not None and scores.get(objective.score, -math.inf) > state.progress.best_score:
-        state.progress.best_score = scores[objective.score]
+    state: TrainState, validation: TrainingData, log: Log, autocast: AbstractContextManager[object]
+) -> dict[str, float]:
+    """Scores the weights that would be kept on the held-out pictures, and remembers the best step."""
+    scores = _validate(state, validation, validation.steps_per_epoch, autocast)
+    log.evaluation(state.progress.step, scores, state.kept_name)
+    score = state.objective.score
+    if score is not None and scores.get(score, -math.inf) > state.progress.best_score:
+        state.progress.best_score = scores[score]
         state.progress.best_step = state.progress.step
+    return {f"held-out {name}": value for name, value in scores.items()}
+
+
+def _validate(
+    state: TrainState, validation: TrainingData, steps: int, autocast: AbstractContextManager[object]
+) -> dict[str, float]:
+    with torch.inference_mode(), autocast:
+        return state.objective.eval().validate(state.kept.eval(), validation.batches(0, steps))
+
+
+def _plan(
+    trial: TrainState,
+    data: TrainingData,
+    validation: TrainingData | None,
+    spec: TrainSpec,
+    checkpoints: Path,
+    device: torch.device,
+    autocast: AbstractContextManager[object],
+) -> int:
+    """Steps that fit into the minutes at the speed of `trial`, a copy of the training that is thrown away.
+
+    Before the first step, so that the schedule is whole from there on; a resumed training goes on with it.
+    """
+    assert spec.minutes is not None
+    budget = spec.minutes * 60 * PLANNED_SHARE
+    clock = Clock(trial)
+    step_module = _step_module(trial, spec)
+    laps: list[float] = []
+    for batch in data.batches(0, min(TRIAL_STEPS, trial.progress.steps)):
+        _train_step(step_module, batch.to(device), trial, spec, autocast)
+        laps.append(clock.lap())
+        if len(laps) > 2 and sum(laps[1:]) > TRIAL_SHARE * budget:
+            break
+    warm = laps[len(laps) // 2 :]  # the first ones compile, allocate and warm caches
+    evaluation = 0.0
+    if validation:
+        tried = min(TRIAL_BATCHES, validation.steps_per_epoch)
+        _validate(trial, validation, tried, autocast)
+        evaluation = clock.lap() * validation.steps_per_epoch / tried
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=checkpoints) as place:
+        save_checkpoint(Path(place), trial)
+    saving = clock.lap()
+    left = budget - trial.progress.seconds - evaluation - saving
+    per_epoch = saving + evaluation / max(spec.evaluate_every, 1)
+    per_step = sum(warm) / len(warm) * (1 + saving / spec.save_every_s) + per_epoch / data.steps_per_epoch
+    return max(1, int(min(left / per_step, trial.progress.steps)))
+
+
+def _keep_time(progress: Progress, started: Progress, budget: float) -> None:
+    """Shortens the plan where a quarter of the budget (in seconds) or more has shown that the machine is slower."""
+    seconds = progress.seconds - started.seconds
+    if seconds > budget / 4:
+        left = (budget * LATEST_SHARE - progress.seconds) * (progress.step - started.step) / seconds
+        progress.steps = min(progress.steps, progress.step + max(int(left), 1))
 
 
 class Clock:
-    """Wall time of the training steps alone, and the plan for a budget in minutes."""
+    """Adds the wall time of a training to its progress."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.seconds = 0.0
+    def __init__(self, state: TrainState) -> None:
+        self._state = state
         self._last = time.monotonic()
-        self._count = 0
-        self._measured = 0.0
 
-    def tick(self) -> None:
-        """A step ended."""
+    def lap(self) -> float:
+        """Seconds since the last lap, or since the start."""
         now = time.monotonic()
-        self.seconds, self._last = now - self._last, now
-        self.progress.seconds += self.seconds
-        self._count += 1
-        if SPEED_STEPS[0] < self._count <= SPEED_STEPS[1]:
-            self._measured += self.seconds
-
-    def skip(self) -> None:
-        """Something else than a step took time: it counts for the training, not for a step."""
-        now = time.monotonic()
-        self.progress.seconds += now - self._last
-        self._last = now
-
-    def measured(self, spec: TrainSpec) -> bool:
-        """Whether the speed is known."""
-        return self._count >= SPEED_STEPS[1]
-
-    def plan(self, spec: TrainSpec, progress: Progress) -> int:
-        """Steps that fit into the minutes, at the speed measured; never more than the epochs ask for."""
-        assert spec.minutes is not None
-        per_step = self._measured / (SPEED_STEPS[1] - SPEED_STEPS[0])
-        left = spec.minutes * 60 * BUDGET_SHARE - progress.seconds
-        return min(progress.steps, progress.step + max(int(left / per_step), 1))
+        seconds, self._last = now - self._last, now
+        self._state.progress.seconds += seconds
+        return seconds
 
 
 @dataclass
@@ -260,3 +290,10 @@ def _signals() -> Iterator[Stop]:
 
 def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+def _step_module(state: TrainState, spec: TrainSpec) -> nn.Module:
+    module = Step(state.model, state.objective)
+    if spec.compile:
+        module.compile()
+    return module

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitkit.data.augment import Augmentation, AugmentSpec
 from vitkit.data.batch import Batch
+from vitkit.data.mix import MixSpec
+from vitkit.training.spec import TrainSpec
 
 __all__ = ["Classification", "Loss", "Objective", "Step"]
 
@@ -23,22 +28,40 @@ class Loss:
 
 
 class Objective(nn.Module):
-    """Base of every objective. Its parameters train beside the model's, its buffers and teachers are saved with it.
+    """Base of every objective. Its parameters train beside the model's; they, its buffers and teachers are saved.
 
-    `score` names the entry of `validate` by which the best checkpoint is chosen, higher being better.
+    A parameter that doesn't require a gradient, such as a teacher's, is saved and moved but not trained. Whatever is
+    drawn in `forward` comes from torch's global generator, which every step seeds.
     """
 
-    score: str | None = None
+    classifies: ClassVar[bool] = False
+    """Whether the model's head learns the classes. Without, the model has no head: what is trained is an encoder."""
+    score: ClassVar[str | None] = None
+    """The entry of `validate` by which the best checkpoint is chosen, higher being better."""
+
+    @classmethod
+    def defaults(cls, start: TrainSpec) -> TrainSpec:
+        """The settings that suit it, made from those that suit the start; a user's go on top."""
+        return start if cls.classifies else dataclasses.replace(start, label_smoothing=0.0, mix=MixSpec())
+
+    @classmethod
+    def make(cls, model: nn.Module, spec: TrainSpec) -> Self:
+        """The objective for training `model`; ConfigError where it can't be. A teacher starts as a copy of `model`."""
+        return cls()
+
+    def views(self, augment: AugmentSpec, held: tuple[int, int], size: tuple[int, int]) -> Sequence[Augmentation]:
+        """How `Batch.views` are made from pictures of size `held` for a model of `size`. One view by default."""
+        return [Augmentation(augment, held, size)]
 
     def forward(self, model: nn.Module, batch: Batch, step: int) -> Loss:
-        """The loss of one batch."""
+        """The loss of one batch. It changes nothing that is saved: a step whose loss isn't finite never was."""
         raise TypeError(f"{type(self).__name__} says no loss: an objective overrides forward")
 
-    def after_step(self, model: nn.Module, step: int) -> None:
-        """Runs after the optimiser's step: a teacher's moving average and the like. Nothing by default."""
+    def after_step(self, model: nn.Module, step: int, steps: int) -> None:
+        """After the optimiser's step, number `step` of `steps` planned: a teacher's moving average and the like."""
 
     def validate(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """Named scores on held-out batches, the model in eval mode. None by default."""
+        """Named scores on held-out batches, the model and itself in eval mode. None by default."""
         return {}
 
 
@@ -59,11 +82,17 @@ class Step(nn.Module):
 class Classification(Objective):
     """Cross-entropy on labels, smoothed (Szegedy et al., 2016), or on the soft labels that MixUp and CutMix give."""
 
+    classifies = True
     score = "accuracy"
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
+
+    @classmethod
+    def make(cls, model: nn.Module, spec: TrainSpec) -> Self:
+        """With the label smoothing of `spec`."""
+        return cls(spec.label_smoothing)
 
     def forward(self, model: nn.Module, batch: Batch, step: int) -> Loss:
         """Mean cross-entropy over the batch, pictures weighted by `batch.weight`."""

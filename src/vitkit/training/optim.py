@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
+from vitkit.model.base import UNDECAYED
 from vitkit.training.objective import Objective
 from vitkit.training.spec import TrainSpec
 
@@ -24,9 +25,12 @@ def build_optimizer(model: Grouped, objective: Objective, spec: TrainSpec) -> to
     Each group keeps its peak rate as "peak_lr"; the loop sets "lr" from it at every step.
     """
     groups = model.parameter_groups(spec.lr, weight_decay=spec.weight_decay, layer_decay=spec.layer_decay)
-    own = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    if own:
-        groups.append({"params": own, "lr": spec.lr, "weight_decay": spec.weight_decay})
+    own = [(name, parameter) for name, parameter in objective.named_parameters() if parameter.requires_grad]
+    held = [parameter for name, parameter in own if parameter.ndim > 1 and not name.endswith(UNDECAYED)]
+    free = [parameter for name, parameter in own if parameter.ndim <= 1 or name.endswith(UNDECAYED)]
+    for parameters, decay in ((held, spec.weight_decay), (free, 0.0)):
+        if parameters:
+            groups.append({"params": parameters, "lr": spec.lr, "weight_decay": decay})
     for group in groups:
         group["peak_lr"] = group["lr"]
     kind = torch.optim.AdamW if spec.optimizer == "adamw" else torch.optim.Adam

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vitkit.config import from_dict
 from vitkit.data.augment import AugmentSpec
 from vitkit.data.mix import MixSpec
 from vitkit.errors import ConfigError, list_faults
@@ -24,6 +23,7 @@ def _help(text: str) -> dict[str, str]:
 class TrainSpec:
     """Everything that decides the weights a training ends with, and its budget. ConfigError lists all faults."""
 
+    objective: str = field(default="classification", metadata=_help("what is minimised: a name in api/objectives.py"))
     epochs: int = field(default=20, metadata=_help("passes over the training pictures"))
     minutes: float | None = field(default=None, metadata=_help("plan the schedule to end after so many minutes"))
     batch_size: int = field(default=64, metadata=_help("pictures per step"))
@@ -80,11 +80,6 @@ def read_recipe(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: the recipe can't be read ({error})") from None
-
-
-def from_recipe(table: dict[str, Any], *, origin: str) -> TrainSpec:
-    """The spec of a recipe's table."""
-    return from_dict(TrainSpec, table, origin=origin)
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -22,8 +23,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vitkit.errors import CheckpointError, list_faults
-from vitkit.files import new_folder, replace_file, sha256_of
+from vitkit.files import new_folder, replace_file, sha256_of, why_unwritten
 from vitkit.training.ema import Ema
+from vitkit.training.objective import Objective
 
 __all__ = ["Progress", "TrainState", "find_checkpoint", "restore", "save_checkpoint"]
 
@@ -41,8 +43,7 @@ class Progress:
     step: int = 0
     """Steps done."""
     steps: int = 0
-    """Steps planned; with a budget in minutes they are fixed once the speed is known."""
-    planned: bool = False
+    """Steps planned, before the first one."""
     best_step: int = -1
     best_score: float = float("-inf")
     seconds: float = 0.0
@@ -54,20 +55,28 @@ class TrainState:
     """The mutable heart of a training."""
 
     model: nn.Module
-    objective: nn.Module
+    objective: Objective
     optimizer: torch.optim.Optimizer
     ema: Ema | None
     progress: Progress
 
+    @property
+    def kept(self) -> nn.Module:
+        """What is evaluated, and the answer of the training: the moving average where there is one."""
+        return self.model if self.ema is None else self.ema.module
+
+    @property
+    def kept_name(self) -> str:
+        """Either "raw" or "ema"."""
+        return "raw" if self.ema is None else "ema"
+
 
 def save_checkpoint(folder: Path, state: TrainState) -> Path:
-    """Writes `folder`/step-N, then removes what is neither among the two last ones nor the best.
+    """Writes `folder`/step-N, names the best in `folder`/best, removes what is neither that nor among the two last.
 
     Raises CheckpointError where it can't be written; what was there before stays.
     """
     target = folder / f"step-{state.progress.step}"
-    if target.exists() and _valid(target):
-        return target
     try:
         shutil.rmtree(target, ignore_errors=True)
         with new_folder(target) as part:
@@ -84,29 +93,36 @@ def save_checkpoint(folder: Path, state: TrainState) -> Path:
             # The manifest's last line is its own digest: no bit of a checkpoint is unguarded.
             digest = hashlib.sha256(body.encode()).hexdigest()
             (part / MANIFEST).write_bytes(f"{body}\n{digest}\n".encode())
+        _point_to_best(folder, state.progress.best_step)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CheckpointError(f"{target}: the checkpoint can't be written ({reason}); older ones are kept") from error
+        raise CheckpointError(
+            f"{target}: can't be written ({why_unwritten(error)}); --resume goes on from the checkpoint before it"
+        ) from error
     _prune(folder, keep_step=state.progress.best_step)
     return target
 
 
-def mark_best(folder: Path, step: int) -> None:
-    """Points the file `best` at step-N: a name, never a copy."""
-    with replace_file(folder / "best") as part:
-        part.write_text(f"step-{step}\n", encoding="utf-8")
+def _point_to_best(folder: Path, step: int) -> None:
+    """Makes the file `best` say step-N: a name, never a copy."""
+    pointer, name = folder / "best", f"step-{step}\n"
+    if step > 0 and not (pointer.is_file() and pointer.read_text(encoding="utf-8") == name):
+        with replace_file(pointer) as part:
+            part.write_text(name, encoding="utf-8")
 
 
-def find_checkpoint(folder: Path) -> Path | None:
-    """The highest step whose manifest verifies; damaged ones are said and passed over. None where there is none."""
+def find_checkpoint(folder: Path, *, before: float = math.inf) -> Path | None:
+    """The highest step (below `before`) whose manifest verifies, or None; damaged ones are said and passed over."""
     if not folder.is_dir():
         return None
-    for left in folder.glob(".part-*"):  # a write that a kill cut off
-        shutil.rmtree(left, ignore_errors=True)
-    for left in folder.glob(".old-*"):
-        shutil.rmtree(left, ignore_errors=True)
+    for left in (*folder.glob(".part-*"), *folder.glob(".old-*")):  # a write that a kill cut off
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink()
     numbered = [(int(found[1]), path) for path in folder.iterdir() if (found := NAME.fullmatch(path.name))]
-    for _, path in sorted(numbered, reverse=True):
+    for step, path in sorted(numbered, reverse=True):
+        if step >= before:
+            continue
         if _valid(path):
             return path
         logger.warning("%s is damaged and not used; the checkpoint before it is", path)
