@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from vitkit.image.preprocess import Preprocess as Preprocess
     from vitkit.model.spec import ModelSpec as ModelSpec
     from vitkit.model.spec import VitSpec as VitSpec
+    from vitkit.model.swin import SwinTransformer as SwinTransformer
+    from vitkit.model.swin_spec import SwinSpec as SwinSpec
     from vitkit.model.vit import VisionTransformer as VisionTransformer
 
 _HOMES = {
@@ -39,6 +41,8 @@ _HOMES = {
     "Prediction": "vitkit.engine.predict",
     "Predictor": "vitkit.engine.predict",
     "Preprocess": "vitkit.image.preprocess",
+    "SwinSpec": "vitkit.model.swin_spec",
+    "SwinTransformer": "vitkit.model.swin",
     "VisionTransformer": "vitkit.model.vit",
     "VitSpec": "vitkit.model.spec",
     "VitkitError": "vitkit.errors",

@@ -29,7 +29,8 @@ def to_dict(value: Any) -> Any:
 def from_dict(kind: type[T], data: object, *, origin: str) -> T:
     """Builds the dataclass `kind` from `data`, which `origin` (a file or flag) holds. One ConfigError has all faults.
 
-    Lists become tuples, whole floats aren't taken for ints, and nothing is coerced otherwise.
+    Lists become tuples, whole floats aren't taken for ints, and nothing is coerced otherwise. A field whose metadata
+    have "chosen_by": (another field, kinds by its value) is of the kind that the other field names.
     """
     faults: list[str] = []
     value = _convert(kind, data, kind.__name__, faults)
@@ -100,6 +101,10 @@ def _convert_dataclass(kind: type, data: object, where: str, faults: list[str]) 
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
     ]
     faults += [f"{where}.{name} is missing" for name in required if name not in data]
+    for name, field in fields.items():
+        if "chosen_by" in field.metadata:
+            key, kinds = field.metadata["chosen_by"]
+            hints[name] = kinds.get(str(data.get(key)), Any)  # an unknown choice is a fault of the field `key`
     parts = {name: _convert(hints[name], data[name], f"{where}.{name}", faults) for name in fields if name in data}
     return lambda: kind(**{name: part() for name, part in parts.items()})
 

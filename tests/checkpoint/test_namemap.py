@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vitkit import CheckpointError
-from vitkit.checkpoint.namemap import Mapped, Op, Rule, apply, concat_rows, identity, invert, matching
+from vitkit import CheckpointError, VitSpec
+from vitkit.checkpoint.namemap import Mapped, Op, Rule, apply, concat_rows, identity, invert, matching, unstack
 
 RULES = (
     Rule("embed.{p}", "proj.{p}"),
@@ -89,3 +89,42 @@ def test_patterns_match_whole_names_and_numbers_only() -> None:
     for name in ("layer.x.q.weight", "layer.3.q.scale", "xlayer.3.q.weight", "layerX3.q.weight", "embed.weight.x"):
         assert matching(RULES, name) == []
     assert identity.forward([torch.ones(1)], None) == 1
+
+
+def test_tensors_of_all_blocks_are_cut_up() -> None:
+    stack = torch.randn(3, 4)
+    found = unstack({"all/w": stack, "all/b": torch.ones(()), "head": stack}, "all/{name}", "{i}/{name}")
+    assert list(found) == ["0/w", "1/w", "2/w", "all/b", "head"]
+    assert all(torch.equal(found[f"{i}/w"], stack[i]) for i in range(3)) and found["head"] is stack
+
+
+@pytest.mark.parametrize("root", ["", "params/", "opt/target/"])
+def test_what_is_missing_is_named_as_the_file_would(root: str) -> None:
+    rules = (Rule("{root}a/{p}", "a.{p}"), Rule("{root}b/{p}", "b.{p}"))
+    expected = {"a.weight": torch.Size([1]), "b.weight": torch.Size([1])}
+    with pytest.raises(CheckpointError, match=f"1 missing: {root}b/weight$"):
+        apply(rules, {f"{root}a/weight": torch.ones(1)}, None, expected, origin="file")
+
+
+def test_rows_hold_for_the_specs_they_name() -> None:
+    rules = (
+        Rule("up.{p}", "fc.{p}", when={"gated_mlp": False}),
+        Rule(("gate.{p}", "up.{p}"), "fc.{p}", op=concat_rows, when={"gated_mlp": True}),
+    )
+    plain, gated = VitSpec(), VitSpec(gated_mlp=True)
+    up, gate = torch.randn(2, 3), torch.randn(2, 3)
+    one = apply(rules, {"up.weight": up}, plain, {"fc.weight": torch.Size([2, 3])}, origin="file")
+    both = {"up.weight": up, "gate.weight": gate}
+    two = apply(rules, both, gated, {"fc.weight": torch.Size([4, 3])}, origin="file")
+    assert torch.equal(two.state["fc.weight"], torch.cat([gate, up]))
+    assert invert(rules, one.state, plain).keys() == {"up.weight"}
+    assert invert(rules, two.state, gated).keys() == both.keys()
+    with pytest.raises(CheckpointError, match="1 unexpected: gate.weight"):
+        apply(rules, both, plain, {"fc.weight": torch.Size([2, 3])}, origin="file")
+
+
+def test_a_dropped_tensor_must_say_what_the_model_computes() -> None:
+    rules = (Rule("width", None, why="computed", agrees=lambda tensor, spec: int(tensor) == spec.embed_dim),)
+    assert apply(rules, {"width": torch.tensor(768)}, VitSpec(), {}, origin="file").dropped == {"width": "computed"}
+    with pytest.raises(CheckpointError, match=r"1 unexpected: width \(not as the model computes it\)"):
+        apply(rules, {"width": torch.tensor(384)}, VitSpec(), {}, origin="file")

@@ -97,7 +97,8 @@ def test_a_truncated_file_is_one_line(folder: Path, length: int) -> None:
 
 
 def test_a_bare_file_needs_a_preset_and_gets_a_suggestion(tiny_file: Path) -> None:
-    with pytest.raises(CheckpointError, match="--preset NAME .* its shapes fit vit_tiny_patch16_224$"):
+    fits = "vit_tiny_patch16_224 or deit_tiny_patch16_224"
+    with pytest.raises(CheckpointError, match=f"--preset NAME .* its shapes fit {fits}$"):
         vitkit.load(tiny_file)
     vit = vitkit.load(tiny_file, preset="vit_tiny_patch16_224")
     assert vit.class_names == imagenet1k()[1] and vit.spec.position_resample == "bicubic_antialias"
@@ -194,7 +195,7 @@ def test_a_folder_without_preprocessing_is_not_guessed(theirs: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"model_type": "swin"}, "model_type 'swin' isn't supported"),
+        ({"model_type": "mobilevit"}, "model_type 'mobilevit' isn't supported"),
         ({"hidden_act": "mish"}, "hidden_act 'mish' isn't supported"),
         ({"patch_size": [8, 4]}, "patches must be square"),
         ({"num_attention_heads": 5}, "embed_dim 32 is not a multiple of num_heads 5"),
@@ -230,10 +231,10 @@ def test_unsupported_timm_arguments_are_named(folder: Path) -> None:
         vitkit.load(folder)
     for word in ("qk_norm True", "final_norm False", "global_pool 'max'", "'mystery'"):
         assert word in str(error.value)
-    config["architecture"] = "vit_tiny_patch16_rope"
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="architecture 'vit_tiny_patch16_rope' isn't supported; nearest: vit_"):
-        vitkit.load(folder)
+    for name, nearest in (("vit_tiny_patch16_rope", "vit_tiny_patch16"), ("vit_b_16", "vit_")):  # torchvision's
+        (folder / "config.json").write_text(json.dumps({**config, "architecture": name}))
+        with pytest.raises(CheckpointError, match=f"architecture {name!r} isn't supported; nearest: {nearest}"):
+            vitkit.load(folder)
 
 
 def test_a_folder_with_nothing_to_load_says_so(tmp_path: Path) -> None:

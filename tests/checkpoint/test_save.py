@@ -69,6 +69,12 @@ def test_what_transformers_cant_hold_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "m").exists()
 
 
+def test_a_distilled_model_without_heads_is_no_class_of_transformers(tmp_path: Path) -> None:
+    small_model(distillation_token=True, num_classes=0).save_pretrained(tmp_path / "m", preprocess=PREPROCESS)
+    with pytest.raises(CheckpointError, match="distilled DeiT can't hold .* no class without heads that reads both"):
+        vitkit.convert(tmp_path / "m", tmp_path / "hf", to="hf")
+
+
 def test_the_proof_is_small_and_agrees_where_it_was_made(tmp_path: Path) -> None:
     folder = small_folder(tmp_path / "m")
     assert (folder / proof.FILE).stat().st_size < 200_000

@@ -9,8 +9,11 @@ import torch
 from small import SMALL, small_model
 from vitkit import ConfigError, EngineError, VisionTransformer
 from vitkit.explain.maps import attention_rollout, class_token_attention, explain, gradient_weighted, patch_attention
+from vitkit.model.clip import Clip
+from vitkit.model.text_spec import TextSpec
 
 MEAN: dict[str, Any] = {"class_token": False, "pool": "mean"}
+POOLED: dict[str, Any] = {"class_token": False, "pool": "attention"}
 
 
 def draw_layers(depth: int = 3, *, tokens: int = 5) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -43,7 +46,52 @@ def test_rollout_and_gradient_weighting_equal_the_papers_recursions_written_out(
             np.testing.assert_allclose(found[picture], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, MEAN, {"num_classes": 0}, {**MEAN, "num_classes": 0}])
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_a_pooling_query_is_one_more_token_that_only_takes(prefix: int) -> None:
+    layers, gradients = draw_layers(2)
+    query, slope = torch.randn(2, 4, 1, 5 - prefix).softmax(-1), torch.randn(2, 4, 1, 5 - prefix)
+    rolled = attention_rollout([*layers, query], "attention", prefix)
+    weighted = gradient_weighted([*layers, query], [*gradients, slope], "attention", prefix)
+    for picture in range(2):
+        # Written out with the query as the last of six tokens, which no other one looks at.
+        rollout = relevance = np.eye(6)
+        for weights, gradient in zip(layers, gradients, strict=True):
+            attention, change = np.zeros((6, 6)), np.zeros((6, 6))
+            attention[:5, :5] = weights[picture].mean(0)
+            change[:5, :5] = (gradient[picture] * weights[picture]).relu().mean(0)
+            attention[5, 5] = 1
+            rollout = (0.5 * attention + 0.5 * np.eye(6)) @ rollout
+            relevance = relevance + change @ relevance
+        looks, change = np.zeros(6), np.zeros(6)
+        looks[prefix:5] = query[picture].mean(0)[0]
+        change[prefix:5] = (slope[picture] * query[picture]).relu().mean(0)[0]
+        np.testing.assert_allclose(rolled[picture], (looks @ rollout)[prefix:5], rtol=1e-5)
+        np.testing.assert_allclose(weighted[picture], (change @ relevance)[prefix:5], rtol=1e-5)
+
+
+def test_the_pooling_querys_attention_is_what_the_pooling_computed_with() -> None:
+    model, pixels = small_model(**POOLED), torch.randn(1, 3, 32, 32)
+    maps = explain(model, pixels)
+    assert maps.method == "attention of the pooling query"
+    assert model.attn_pool is not None
+    tokens = model.features(pixels).patch_tokens
+    keys = model.attn_pool.kv(tokens).chunk(2, dim=-1)[0].unflatten(-1, (4, 8)).transpose(1, 2)
+    query = model.attn_pool.q(model.attn_pool.latent).unflatten(-1, (4, 8)).transpose(1, 2)
+    expected = (query @ keys.mT / 8**0.5).softmax(-1).mean(1)[0, 0].detach()
+    np.testing.assert_allclose(maps.values.flatten(), expected, rtol=1e-4)
+
+
+def test_a_text_tower_has_no_part_in_the_map() -> None:
+    text = TextSpec(vocab_size=9, context_length=4, embed_dim=8, depth=1, num_heads=2, mlp_dim=8, end_token=8)
+    clip = Clip(**{**SMALL, "num_classes": 0, "text": text})
+    clip.load_state_dict(small_model(num_classes=0).state_dict(), strict=False)
+    pixels = torch.randn(1, 3, 32, 32)
+    for method in ("auto", "rollout", "gradient"):
+        alone = explain(small_model(num_classes=0), pixels, method=method)
+        np.testing.assert_allclose(explain(clip, pixels, method=method).values, alone.values, rtol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, MEAN, POOLED, {"num_classes": 0}, {**MEAN, "num_classes": 0}])
 @pytest.mark.parametrize("method", ["auto", "attention", "rollout", "gradient"])
 def test_every_map_is_a_share_of_one_over_the_grid(changes: dict[str, Any], method: str) -> None:
     maps = explain(small_model(**changes), torch.randn(2, 3, 32, 48), method=method)

@@ -1,12 +1,13 @@
-"""Resampling policies against their own libraries' arithmetic, and the sine-cosine table against its definition."""
+"""What holds for every resampling policy; the sine-cosine table and the rotation against their definitions."""
 
+import cmath
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from vitkit.model.position import POLICIES, resample_grid, resample_positions, sincos_positions
+from vitkit.model.position import POLICIES, resample_grid, resample_positions, rotate, rotation, sincos_positions
 
 SIZES = [((14, 14), (24, 24)), ((14, 14), (7, 9)), ((4, 6), (9, 5)), ((37, 37), (16, 16))]
 
@@ -30,21 +31,10 @@ def test_prefix_rows_stay_and_rows_run_line_by_line(old: tuple[int, int], new: t
     torch.testing.assert_close(grown, expected)
 
 
-@pytest.mark.peer
-@pytest.mark.parametrize(("old", "new"), SIZES)
-def test_google_policy_is_scipys_zoom(old: tuple[int, int], new: tuple[int, int]) -> None:
-    from scipy.ndimage import zoom
-
-    table = torch.randn(1, math.prod(old), 8)
-    factors = (new[0] / old[0], new[1] / old[1], 1)
-    expected = torch.from_numpy(zoom(table.reshape(*old, 8).numpy(), factors, order=1)).reshape(1, -1, 8)
-    torch.testing.assert_close(resample_grid(table, old, new, "bilinear_align_corners"), expected, atol=1e-5, rtol=0)
-
-
 def test_policies_differ_from_each_other() -> None:
-    table = torch.randn(1, 196, 8)
-    for new in ((7, 7), (24, 24)):
-        results = [resample_grid(table, (14, 14), new, policy) for policy in POLICIES]
+    table = torch.randn(1, 225, 8)
+    for new in ((7, 7), (25, 25)):
+        results = [resample_grid(table, (15, 15), new, policy) for policy in POLICIES]
         for i, a in enumerate(results):
             for b in results[:i]:
                 # Antialiasing acts only where the grid shrinks; bicubic kernels differ (a = -0.75 and -0.5) as well.
@@ -82,3 +72,24 @@ def test_sincos_is_that_of_mae_in_transformers() -> None:
     theirs.initialize_weights()
     expected = theirs.position_embeddings
     torch.testing.assert_close(sincos_positions((7, 7), 48), expected[:, 1:].detach(), atol=1e-6, rtol=0)
+
+
+def test_rotation_is_its_definition() -> None:
+    x = torch.randn(1, 1, 2 + 3 * 5, 8, dtype=torch.float64)
+    turned = rotate(x, rotation((3, 5), 8, num_prefix=2))
+    assert torch.equal(turned[:, :, :2], x[:, :, :2])
+    for row in range(3):
+        for column in range(5):
+            centre = 2 * (row + 0.5) / 3 - 1, 2 * (column + 0.5) / 5 - 1
+            angles = [2 * math.pi * place / period for place in centre for period in (1, 10)]  # 100 to the 0 and 1/2
+            before, after = (tensor[0, 0, 2 + 5 * row + column].tolist() for tensor in (x, turned))
+            for i, angle in enumerate(angles):
+                expected = complex(before[i], before[i + 4]) * cmath.exp(1j * angle)
+                assert complex(after[i], after[i + 4]) == pytest.approx(expected, abs=5e-6)
+
+
+def test_low_precision_is_turned_in_float32() -> None:
+    x, turn = torch.randn(2, 3, 1 + 24, 16).bfloat16(), rotation((4, 6), 16, num_prefix=1)
+    turned = rotate(x, turn)
+    assert turned.dtype == torch.bfloat16
+    assert torch.equal(turned, rotate(x.float(), turn).bfloat16())

@@ -12,7 +12,8 @@ from small import SMALL, randomise, relative, small_model
 from vitkit import ConfigError, ModelSpec, VisionTransformer, VitSpec
 from vitkit.config import from_dict, to_dict
 from vitkit.model.build import build, build_empty
-from vitkit.model.spec import FOREIGN_WORDS, VitFields
+from vitkit.model.fields import FOREIGN_WORDS
+from vitkit.model.spec import VitFields
 
 PUBLISHED = {  # with 1,000 classes; timm's and the papers' counts
     "Ti/16": (dict(embed_dim=192, num_heads=3, mlp_dim=768), 5_717_416),
@@ -45,12 +46,14 @@ def test_parameter_counts_are_the_published_ones(name: str) -> None:
         {"distillation_token": True},
         {"num_registers": 4, "prefix_positions": False, "layer_scale": 1e-5},
         {"position": "relative", "qkv_bias": "qv", "layer_scale": 0.1, "pool": "mean", "final_norm": "pooled"},
-        {"position": "relative_shared", "image_size": (16, 48)},
+        {"position": "relative_shared", "image_size": (16, 48), "final_norm": "none", "pool": "mean"},
         {"position": "rope", "num_registers": 3, "gated_mlp": True},
         {"pre_norm": True, "activation": "quick_gelu"},
         {"pool": "cls_mean"},
         {"pool": "cls_mean", "pre_logits_dim": 20},
         {"pool": "attention", "class_token": False},
+        {"stem_depths": ()},
+        {"stem_depths": (2, 1, 3), "patch_size": 16, "in_channels": 2},
     ],
 )
 def test_the_closed_form_count_is_the_modules(changes: dict[str, object]) -> None:
@@ -152,6 +155,7 @@ def test_foreign_keywords_name_ours() -> None:
         ({"image_size": (32,)}, "image_size is (32,)"),
         ({"norm_eps": 0}, "norm_eps is 0"),
         ({"depth": 0, "num_heads": -1}, "num_heads is -1"),
+        ({"position": "learned", "position_resample": "geometric"}, "'geometric' is for tables of relative positions"),
     ],
 )
 def test_a_wrong_spec_names_the_value(fields: dict[str, object], says: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from peers.families.google import google_arrays
 from small import randomise, relative
 from vitkit.checkpoint.read import read
 from vitkit.image.preprocess import Preprocess
@@ -224,45 +225,11 @@ def test_grey_from_rgb_is_timms(tmp_path: Path) -> None:
             assert relative(ours(pixels), theirs(pixels)) < TOLERANCE
 
 
-def google_arrays(model: Any, heads: int) -> dict[str, np.ndarray]:
-    """The arrays Google would publish for this timm model, written out from the flax modules' shapes."""
-    arrays: dict[str, np.ndarray] = {}
-    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    D = state["cls_token"].shape[-1]
-    arrays["cls"] = state["cls_token"]
-    arrays["Transformer/posembed_input/pos_embedding"] = state["pos_embed"]
-    arrays["embedding/kernel"] = np.einsum("oihw->hwio", state["patch_embed.proj.weight"])
-    arrays["embedding/bias"] = state["patch_embed.proj.bias"]
-    for i in range(len(model.blocks)):
-        ours, theirs = f"blocks.{i}", f"Transformer/encoderblock_{i}"
-        attention = f"{theirs}/MultiHeadDotProductAttention_1"
-        for number, part in enumerate(("query", "key", "value")):
-            rows = slice(number * D, (number + 1) * D)
-            weight = state[f"{ours}.attn.qkv.weight"][rows]  # [A * d, D]
-            arrays[f"{attention}/{part}/kernel"] = np.einsum("adi->iad", weight.reshape(heads, -1, D))
-            arrays[f"{attention}/{part}/bias"] = state[f"{ours}.attn.qkv.bias"][rows].reshape(heads, -1)
-        arrays[f"{attention}/out/kernel"] = np.einsum(
-            "oad->ado", state[f"{ours}.attn.proj.weight"].reshape(D, heads, -1)
-        )
-        arrays[f"{attention}/out/bias"] = state[f"{ours}.attn.proj.bias"]
-        for norm, name in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
-            arrays[f"{theirs}/{name}/scale"] = state[f"{ours}.{norm}.weight"]
-            arrays[f"{theirs}/{name}/bias"] = state[f"{ours}.{norm}.bias"]
-        for number, layer in enumerate(("fc1", "fc2")):
-            arrays[f"{theirs}/MlpBlock_3/Dense_{number}/kernel"] = state[f"{ours}.mlp.{layer}.weight"].T
-            arrays[f"{theirs}/MlpBlock_3/Dense_{number}/bias"] = state[f"{ours}.mlp.{layer}.bias"]
-    arrays["Transformer/encoder_norm/scale"] = state["norm.weight"]
-    arrays["Transformer/encoder_norm/bias"] = state["norm.bias"]
-    arrays["head/kernel"] = state["head.weight"].T
-    arrays["head/bias"] = state["head.bias"]
-    return arrays
-
-
 def test_google_arrays_give_the_logits_that_timms_own_reader_gives(tmp_path: Path) -> None:
     import timm
 
     source = randomise(timm.create_model("vit_tiny_patch16_224"))
-    np.savez(tmp_path / "Ti_16.npz", **google_arrays(source, heads=3))
+    np.savez(tmp_path / "Ti_16.npz", **google_arrays(source))
     theirs = timm.create_model("vit_tiny_patch16_224").eval()
     theirs.load_pretrained(str(tmp_path / "Ti_16.npz"))
     found = read(tmp_path / "Ti_16.npz", preset="vit_tiny_patch16_224")
@@ -371,24 +338,6 @@ def test_a_pooled_model_survives_the_way_to_transformers_and_back(tmp_path: Path
     pixels = torch.randn(2, 3, 48, 48)
     with torch.no_grad():
         assert relative(again(pixels).pooler_output, theirs(pixels).pooler_output) < TOLERANCE
-
-
-def test_presets_have_timms_sizes_and_preprocessing() -> None:
-    import timm
-
-    from vitkit.checkpoint.presets import PRESETS
-    from vitkit.image.sources import from_timm
-
-    for name, preset in PRESETS.items():
-        with torch.device("meta"):
-            theirs = timm.create_model(name, num_classes=preset.model.spec.num_classes)
-        assert sum(p.numel() for p in theirs.parameters()) == preset.model.spec.num_parameters(), name
-        assert theirs.blocks[0].attn.num_heads == preset.model.spec.num_heads
-        if preset.hub_id is not None:
-            published = timm.get_pretrained_cfg(preset.hub_id.removeprefix("timm/"))
-            assert from_timm(published.to_dict()) == preset.preprocess, name
-            assert published.license == preset.licence
-            assert (published.num_classes == 1000) == preset.imagenet1k, name
 
 
 def test_imagenet_names_are_timms() -> None:

@@ -31,8 +31,8 @@ def explain(
 
     `model` is a Predictor, or anything `load` takes, with its options. `target` is the class to explain, by name or
     index; None is the predicted one. `method` is "attention" (last block), "rollout", "gradient" (the one that differs
-    between classes), or "auto": the class token's attention where the head reads that token and no target is named,
-    else "gradient".
+    between classes), or "auto": the attention of the class token or pooling query that the head reads where no target
+    is named, else "gradient".
 
     Raises ConfigError for an unknown method or class and for options, ImageError for a picture that can't be used,
     CheckpointError from `load`.

@@ -6,7 +6,7 @@ import fnmatch
 from dataclasses import dataclass
 
 from vitkit.checkpoint.presets import PRESETS
-from vitkit.model.spec import VitSpec
+from vitkit.model.spec import AnySpec
 
 __all__ = ["ModelInfo", "list_models"]
 
@@ -21,12 +21,13 @@ class ModelInfo:
     """Billions of multiply-accumulates for one picture, matrix products and attention."""
     image_size: tuple[int, int]
     tokens: int
+    """Those that the encoder gives."""
     top1: float | None
     """Published ImageNet-1k validation accuracy in percent, of `hub_id`'s weights."""
     licence: str | None
     hub_id: str | None
     source: str
-    spec: VitSpec
+    spec: AnySpec
 
 
 def list_models(pattern: str = "*") -> list[ModelInfo]:

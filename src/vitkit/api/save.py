@@ -33,7 +33,8 @@ def save(
 
     What `preprocess` and `class_names` don't say comes from the card of the checkpoint the module was loaded from.
     `layout` is "native" (which timm loads as well where its names are ours), "hf" (transformers) or "timm". Raises
-    CheckpointError where no class of that library computes the same, ConfigError for a folder that isn't empty unless `overwrite`.
+    CheckpointError where no class of that library computes the same, ConfigError for a folder that isn't empty, unless
+    `overwrite`.
     """
     if layout not in LAYOUTS:
         raise ConfigError(f"layout {layout!r} is unknown; allowed: {', '.join(LAYOUTS)}")

@@ -9,7 +9,7 @@ from vitkit.checkpoint.presets import PRESETS
 from vitkit.checkpoint.read import Checkpoint
 from vitkit.config import to_dict
 from vitkit.image.preprocess import Preprocess
-from vitkit.model.spec import VitSpec
+from vitkit.model.spec import AnySpec
 
 __all__ = ["describe_checkpoint", "describe_preset", "show", "show_data"]
 
@@ -64,22 +64,9 @@ def describe_preset(name: str) -> str:
     return "\n".join(f"{label:<11} {text}" for label, text in lines)
 
 
-def _spec_lines(spec: VitSpec, origin: str) -> list[tuple[str, str]]:
-    height, width = spec.image_size
-    rows, columns = spec.grid
-    head = f"{spec.num_classes:,} outputs" if spec.num_classes else "no head"
-    hidden = f", hidden layer of {spec.pre_logits_dim} with tanh" if spec.pre_logits_dim else ""
-    norm = "all tokens" if spec.final_norm == "tokens" else "the pooled token"
-    shape = f"{height}x{width}, patches of {spec.patch_size}, grid {rows}x{columns}"
-    mlp = f"MLP {spec.mlp_dim} ({spec.activation})"
-    return [
-        ("model", f"ViT, {spec.num_parameters():,} parameters, {spec.macs() / 1e9:.2f} GMACs{_from(origin)}"),
-        ("picture", f"{spec.in_channels} channels, {shape}"),
-        ("encoder", f"width {spec.embed_dim}, depth {spec.depth}, {spec.num_heads} heads, {mlp}"),
-        ("details", f"bias on {spec.qkv_bias}, LayerNorm eps {spec.norm_eps:g}"),
-        ("positions", f"{spec.position}, other sizes by {spec.position_resample}"),
-        ("head", f"{head}{hidden}, reads {spec.pool}, last norm on {norm}"),
-    ]
+def _spec_lines(spec: AnySpec, origin: str) -> list[tuple[str, str]]:
+    counts = f"{spec.num_parameters():,} parameters, {spec.macs() / 1e9:.2f} GMACs"
+    return [("model", f"{spec.title}, {counts}{_from(origin)}"), *spec.facts().items()]
 
 
 def _preprocess_line(preprocess: Preprocess | None) -> str:

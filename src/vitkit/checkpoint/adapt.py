@@ -19,6 +19,8 @@ __all__ = ["adapt"]
 
 HEADS = ("head.", "head_dist.")
 """Beginnings of the names of classifiers."""
+FIRST = ("patch_embed.backbone.stem.conv.weight", "patch_embed.backbone.conv.weight", "patch_embed.proj.weight")
+"""Kernels that read the pixels: the first of these that a model has."""
 
 
 def adapt(
@@ -51,13 +53,14 @@ def adapt(
             before = state
             state = BUILDERS[checkpoint.model.arch].resized_state(state, old, spec)
             if any(state[name] is not before[name] for name in state):
-                note += f", positions resampled ({spec.position_resample})"
+                note += f", positions resampled ({spec.policies['position_resample']})"
             notes.append(note)
         if card.preprocess is not None:
             card = dataclasses.replace(card, preprocess=_at_size(card.preprocess, spec.image_size))
     if in_channels is not None and in_channels != spec.in_channels:
         notes.append(f"channels: {spec.in_channels} changed to {in_channels}, on request")
-        state["patch_embed.proj.weight"] = _other_channels(state["patch_embed.proj.weight"], in_channels)
+        first = next(name for name in FIRST if name in state)
+        state[first] = _other_channels(state[first], in_channels)
         spec = dataclasses.replace(spec, in_channels=in_channels)
         if card.preprocess is not None:
             card = dataclasses.replace(card, preprocess=_with_channels(card.preprocess, in_channels))
@@ -93,7 +96,7 @@ def _with_channels(preprocess: Preprocess, channels: int) -> Preprocess:
 
 
 def _other_channels(kernel: Tensor, channels: int) -> Tensor:
-    """Patch kernels [D, C, p, p] for another C."""
+    """Kernels [D, C, p, p] for another C."""
     if channels < 1:
         raise ConfigError(f"in_channels is {channels}; at least 1")
     if channels == 1:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from vitkit.checkpoint.namemap import Rule
-from vitkit.errors import CheckpointError, list_faults
-from vitkit.model.spec import AnySpec, Resample
+from torch import Tensor
+
+from vitkit.checkpoint.namemap import Rule, unstack
+from vitkit.errors import CheckpointError, ConfigError, list_faults
+from vitkit.model.spec import AnySpec, FinalNorm, Resample
 
 __all__ = ["Dialect", "Family", "Layout", "Outputs", "Words"]
 
@@ -28,14 +30,22 @@ class Layout:
     """Fields of the spec that come with the layout, where the source has no configuration of its own."""
     bound: Mapping[str, str] = field(default_factory=dict)
     """Placeholders our names don't have, as this layout is written."""
+    stacked: tuple[str, str] | None = None
+    """Pattern of the names of tensors that hold all blocks along their first axis, and the name of each block's."""
+
+    def unstacked(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A file's tensors under the names that the rules have."""
+        return unstack(tensors, *self.stacked) if self.stacked else tensors
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What only the tensors say, as the class that reads a file decides: 0 where the file has none."""
+    """What only the tensors say, as the class that reads a file decides: 0 and False where the file has none."""
 
     num_classes: int
     pre_logits_dim: int
+    distillation_head: bool = False
+    final_norm: FinalNorm = "none"
 
 
 class Words:
@@ -50,6 +60,12 @@ class Words:
         """The value of `key`, or what its absence means."""
         self.read.add(key)
         return self.config.get(key, default)
+
+    def part(self, key: str) -> Words:
+        """The configuration under `key`, empty where it is absent; its faults are noted here."""
+        inner = Words(self.get(key) or {})
+        inner.faults = self.faults
+        return inner
 
     def one_of(self, key: str, table: Mapping[Any, Any], default: Any = None) -> Any:
         """Our word for the value of `key`."""
@@ -97,6 +113,10 @@ class Dialect:
     """The library's class with a head and without."""
     layouts: tuple[str, str]
     """The layouts it is written in, with a head and without."""
+    classifier: str | tuple[str, ...] = "head"
+    """timm's name of the head or the heads."""
+    first_conv: str = "patch_embed.proj"
+    """timm's name of the convolution that reads the pixels."""
     holds: Mapping[str, tuple[Any, ...]]
     """The spec's fields in which it isn't free, and the values it knows."""
     refuses: Callable[[Any], Iterable[str]] = lambda spec: ()
@@ -109,20 +129,25 @@ class Dialect:
     def spec_fields(self, config: Mapping[str, Any], outputs: Outputs, *, origin: str) -> dict[str, Any]:
         """The fields of the spec that `config` describes; a CheckpointError names all that isn't supported."""
         words = Words(config)
-        found = self.fields(words, outputs)
+        try:
+            found = self.fields(words, outputs)
+        except ConfigError as error:
+            raise CheckpointError(f"{origin}: {error}") from None
         if words.faults:
             raise CheckpointError(f"{origin}: {list_faults(words.faults)}")
         return found
 
-    def faults(self, arch: str, spec: AnySpec) -> list[str]:
-        """Why this class can't hold a model of `spec`; empty where it can."""
-        if arch != self.arch:
-            return [f"it is no {arch}"]
+    def unheld(self, spec: AnySpec) -> list[str]:
+        """The fields of a `spec` of this architecture whose values this class doesn't know."""
         return [
             f"{name} is {getattr(spec, name)!r}, it knows {' and '.join(map(repr, known))}"
             for name, known in self.holds.items()
             if getattr(spec, name) not in known
-        ] + list(self.refuses(spec))
+        ]
+
+    def faults(self, spec: AnySpec) -> list[str]:
+        """Why this class can't hold a model of `spec`, which is of this architecture; empty where it can."""
+        return [*self.unheld(spec), *self.refuses(spec)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -13,8 +13,7 @@ from vitkit.checkpoint.families import LAYOUTS, TIMM, TRANSFORMERS
 from vitkit.checkpoint.namemap import matching, pattern
 from vitkit.checkpoint.presets import PRESETS
 from vitkit.errors import CheckpointError, ConfigError, list_faults, nearest
-from vitkit.model.build import SPECS
-from vitkit.model.spec import AnySpec
+from vitkit.model.spec import SPECS, AnySpec
 
 __all__ = ["layout_of", "outputs_of", "presets_that_fit", "spec_from_timm", "spec_from_transformers"]
 
@@ -37,41 +36,31 @@ def layout_of(names: Iterable[str], *, origin: str, among: Iterable[str] | None 
 
 
 def outputs_of(tensors: Mapping[str, Tensor], layout: str) -> Outputs:
-    """What the file's own head and hidden head layer give."""
-    sizes = {"head.bias": 0, "pre_logits.fc.bias": 0}
-    for target, name, _ in _targets(tensors, layout):
-        if target in sizes:
-            sizes[target] = tensors[name].shape[0]
-    return Outputs(num_classes=sizes["head.bias"], pre_logits_dim=sizes["pre_logits.fc.bias"])
+    """What the file's own head and hidden head layer give, and the last norm it has."""
+    sizes = {target: tensors[name].shape[0] for target, name in _targets(tensors, layout) if target.endswith(".bias")}
+    return Outputs(
+        num_classes=sizes.get("head.bias") or sizes.get("head.fc.bias", 0),
+        pre_logits_dim=sizes.get("pre_logits.fc.bias", 0),
+        distillation_head="head_dist.bias" in sizes,
+        final_norm="tokens" if "norm.bias" in sizes else "pooled" if "fc_norm.bias" in sizes else "none",
+    )
 
 
 def presets_that_fit(tensors: Mapping[str, Tensor], layout: str) -> list[str]:
-    """Names of presets whose width, depth, patch and grid are those of the file: a suggestion, never an assumption."""
-    sizes: dict[str, Sequence[int]] = {}
-    depth = 0
-    for target, name, number in _targets(tensors, layout):
-        sizes[target] = tensors[name].shape
-        depth = max(depth, number + 1)
-    patches = sizes.get("patch_embed.proj.weight", (0, 0, 0, 0))
-    positions = sizes.get("pos_embed", (0, 0, 0))
-    side = patches[0 if layout.startswith("google") else -1]
-    fits = []
-    for name, preset in PRESETS.items():
-        spec = preset.model.spec
-        wanted = (spec.embed_dim, spec.depth, spec.patch_size, spec.num_positions)
-        if preset.model.arch == LAYOUTS[layout].arch and wanted == (positions[-1], depth, side, positions[-2]):
-            fits.append(name)
-    return fits
+    """Names of presets with as many parameters, the head apart, as the file: a suggestion, never an assumption."""
+    heads = ("head.", "head_dist.", "pre_logits.")
+    names = {name for target, name in _targets(tensors, layout) if not target.startswith(heads)}
+    count = sum(tensors[name].numel() for name in names)
+    specs = {name: preset.model.spec for name, preset in PRESETS.items() if preset.model.arch == LAYOUTS[layout].arch}
+    return [n for n, spec in specs.items() if dataclasses.replace(spec, num_classes=0).num_parameters() == count]
 
 
-def _targets(tensors: Mapping[str, Tensor], layout: str) -> Iterator[tuple[str, str, int]]:
-    """(our name, the file's, number of the block or -1) for every tensor that a rule uses."""
+def _targets(tensors: Mapping[str, Tensor], layout: str) -> Iterator[tuple[str, str]]:
+    """(our name, the file's) for every tensor that a rule uses."""
     for name in tensors:
         for rule, bound in matching(LAYOUTS[layout].rules, name):
             if rule.target is not None:
-                target = rule.target.format(**bound)
-                parts = target.split(".")
-                yield target, name, int(parts[1]) if parts[0] == "blocks" else -1
+                yield rule.target.format(**bound), name
 
 
 def spec_from_transformers(config: Mapping[str, Any], outputs: Outputs, *, arch: str, origin: str) -> AnySpec:
@@ -80,10 +69,11 @@ def spec_from_transformers(config: Mapping[str, Any], outputs: Outputs, *, arch:
     The head and pooler are the file's own: transformers builds them by the class that reads the file.
     """
     kind = str(config.get("model_type"))
-    if kind not in TRANSFORMERS:
-        raise CheckpointError(f"{origin}: model_type {kind!r} isn't supported; supported: {', '.join(TRANSFORMERS)}")
-    dialect = TRANSFORMERS[kind]
-    if dialect.arch != arch:
+    kinds = dict.fromkeys(dialect.kind for dialect in TRANSFORMERS)
+    if kind not in kinds:
+        raise CheckpointError(f"{origin}: model_type {kind!r} isn't supported; supported: {', '.join(kinds)}")
+    dialect = {(dialect.kind, dialect.arch): dialect for dialect in TRANSFORMERS}.get((kind, arch))
+    if dialect is None:
         raise CheckpointError(f"{origin}: model_type {kind!r} doesn't fit the file's tensors, which are of a {arch}")
     return _checked(arch, dialect.spec_fields(config, outputs, origin=origin), origin)
 
@@ -91,12 +81,13 @@ def spec_from_transformers(config: Mapping[str, Any], outputs: Outputs, *, arch:
 def spec_from_timm(config: Mapping[str, Any], *, origin: str) -> AnySpec:
     """The spec that a timm `config.json` describes: its architecture, then pretrained_cfg, then model_args."""
     architecture = config["architecture"]
-    if architecture not in PRESETS:
+    known = {name: preset for name, preset in PRESETS.items() if preset.timm}
+    if architecture not in known:
         raise CheckpointError(
-            f"{origin}: timm's architecture {architecture!r} isn't supported{nearest(architecture, PRESETS)}; "
+            f"{origin}: timm's architecture {architecture!r} isn't supported{nearest(architecture, known)}; "
             "list: vitkit models"
         )
-    preset = PRESETS[architecture]
+    preset = known[architecture]
     spec, dialect = preset.model.spec, TIMM[preset.timm]
     published = config.get("pretrained_cfg", config)
     channels, *size = published.get("input_size") or (spec.in_channels, *spec.image_size)

@@ -1,8 +1,9 @@
 """The name-map engine: tables of rules turn the tensors of a foreign file into ours, strictly, and back.
 
-A rule's names are patterns: `{i}` stands for a number, `{p}` for weight or bias, `{base}` for the optional name of a
-transformers model in front, `{name}` for anything. Every tensor of the file is used, by one rule or several, or dropped
-by a rule that says why, every tensor of the model is filled, every shape agrees; otherwise one error lists all faults.
+A rule's names are patterns: `{i}` stands for a number, `{p}` for weight or bias, `{base}` and `{root}` for what
+transformers and Google may have in front, `{name}` for anything. Every tensor of the file is used, by one rule or
+several, or dropped by a rule that says why, every tensor of the model is filled, every shape agrees; otherwise one
+error lists all faults.
 """
 
 from __future__ import annotations
@@ -18,17 +19,37 @@ from torch import Tensor
 
 from vitkit.errors import CheckpointError, list_faults
 
-__all__ = ["Mapped", "Op", "Rule", "apply", "concat_rows", "identity", "invert", "matching", "pattern"]
+__all__ = ["Mapped", "Op", "Rule", "apply", "concat_rows", "identity", "invert", "matching", "pattern", "unstack"]
 
-BASES = ("vit", "deit", "beit", "dinov2", "dinov2_with_registers", "swin", "swinv2")
-"""transformers' base_model_prefix: the classes with a head have it before the names, those without don't."""
+BASES = (
+    "vit",
+    "deit",
+    "beit",
+    "data2vec_vision",
+    "dinov2",
+    "dinov2_with_registers",
+    "swin",
+    "swinv2",
+    "vision_model",
+    "model",
+    "backbone",
+)
+"""transformers' base_model_prefix: the classes with a head have it before the names, those without don't.
+
+"backbone" is Meta's, in the training states of DINO and its successors.
+"""
+ROOTS = ("opt/target/", "params/img/", "params/")
+"""Where a flax training state, a two-tower one and a plain one keep the weights."""
 PLACEHOLDERS: Mapping[str, str] = {
     "i": r"\d+",
     "j": r"\d+",
     "p": "weight|bias",
     "base": rf"(?:(?:{'|'.join(BASES)})\.)?",
+    "root": rf"(?:{'|'.join(ROOTS)})?",
     "name": ".+",
 }
+FRONTS: Mapping[str, str] = {"base": "", "root": ""}
+"""Placeholders of what a name may have in front, where it has nothing there."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +78,10 @@ class Rule:
     target: str | None
     op: Op = identity
     why: str = ""
+    when: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the spec and the values for which the row holds; else it isn't there."""
+    agrees: Callable[[Tensor, Any], bool] | None = None
+    """Of a dropped tensor that the model of the spec computes itself: whether it says the same; a fault otherwise."""
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -99,6 +124,7 @@ def apply(
 
     Raises CheckpointError, naming `origin` and all missing, unexpected and misshapen tensors at once.
     """
+    rules = _holding(rules, spec)
     missing: list[str] = []
     unexpected: list[str] = []
     misshapen: list[str] = []
@@ -111,7 +137,10 @@ def apply(
             unexpected.append(name)
         for rule, bound in matches:
             if rule.target is None:
-                dropped[name] = rule.why
+                if rule.agrees is None or rule.agrees(tensors[name], spec):
+                    dropped[name] = rule.why
+                else:
+                    unexpected.append(f"{name} (not as the model computes it)")
                 continue
             target = rule.target.format(**bound)
             sources = [source.format(**bound) for source in rule.sources]
@@ -155,6 +184,7 @@ def invert(
 
     Raises CheckpointError where the table has no row, or no way back, for one of our tensors.
     """
+    rules = _holding(rules, spec)
     tensors: dict[str, Tensor] = {}
     lost: list[str] = []
     for name, tensor in state.items():
@@ -164,7 +194,9 @@ def invert(
                 values = {**(bound or {}), **found.groupdict()}
                 parts = rule.op.inverse(tensor, spec, len(rule.sources))
                 named = zip(rule.sources, parts, strict=True)
-                tensors |= {s.format(**values): t.contiguous() for s, t in named if t is not None}
+                for source, part in ((s.format(**values), t.contiguous()) for s, t in named if t is not None):
+                    # Rows of one tensor that fill several of ours, in the order of the module.
+                    tensors[source] = torch.cat([tensors[source], part]) if source in tensors else part
                 break
         else:
             lost.append(name)
@@ -173,11 +205,27 @@ def invert(
     return tensors
 
 
+def unstack(tensors: Mapping[str, Tensor], stacked: str, apart: str) -> dict[str, Tensor]:
+    """`tensors`, those whose names match `stacked` cut along their first axis: piece i is called `apart` with its i."""
+    cut: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        match = pattern(stacked).fullmatch(name)
+        if match and tensor.ndim:
+            cut |= {apart.format(i=i, **match.groupdict()): piece for i, piece in enumerate(tensor.unbind())}
+        else:
+            cut[name] = tensor
+    return cut
+
+
+def _holding(rules: Iterable[Rule], spec: Any) -> list[Rule]:
+    return [rule for rule in rules if all(getattr(spec, name) == value for name, value in rule.when.items())]
+
+
 def _spellings(rules: Sequence[Rule], target: str, tensors: Mapping[str, Tensor]) -> list[str]:
     """Our missing name in the file's own words, where a rule has them."""
     for rule in rules:
         if rule.target is not None and (found := pattern(rule.target).fullmatch(target)):
-            bounds = (bound for name in tensors for _, bound in matching(rules, name) if "base" in bound)
-            base = next(bounds, {"base": ""})["base"]
-            return [source.format(**{"base": base, **found.groupdict()}) for source in rule.sources]
+            fronts = (bound for name in tensors for _, bound in matching(rules, name) if bound.keys() & FRONTS.keys())
+            values = {**FRONTS, **next(fronts, {}), **found.groupdict()}
+            return [source.format(**values) for source in rule.sources]
     return [target]

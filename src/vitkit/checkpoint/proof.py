@@ -131,11 +131,7 @@ def _stages(module: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
         return hook
 
     with _float32_eval(module) as plain, torch.inference_mode():
-        parts = [(name, part) for name, part in plain.named_children() if not isinstance(part, nn.ModuleList)]
-        for list_name, children in plain.named_children():
-            if isinstance(children, nn.ModuleList):
-                parts += [(f"{list_name}.{name}", part) for name, part in children.named_children()]
-        hooks = [part.register_forward_hook(watch(name)) for name, part in parts]  # type: ignore[arg-type]
+        hooks = [part.register_forward_hook(watch(name)) for name, part in _parts(plain)]  # type: ignore[arg-type]
         try:
             logits: Tensor = plain(pixels)
         finally:
@@ -143,6 +139,15 @@ def _stages(module: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
                 hook.remove()
     seen["logits"] = _sample(logits, LOGIT_SAMPLES)
     return seen
+
+
+def _parts(module: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The parts that a model calls one after the other: its children, or their own where these hold lists."""
+    for name, part in module.named_children():
+        if isinstance(part, nn.ModuleList) or any(isinstance(inner, nn.ModuleList) for inner in part.children()):
+            yield from _parts(part, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", part
 
 
 @contextmanager

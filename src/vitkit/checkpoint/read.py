@@ -28,7 +28,7 @@ from vitkit.checkpoint.identify import (
 )
 from vitkit.checkpoint.namemap import Mapped, Rule, apply
 from vitkit.checkpoint.presets import Preset, find_preset
-from vitkit.checkpoint.weights import find_weights, read_json, read_tensors
+from vitkit.checkpoint.weights import find_weights, read_json, read_tensors, read_weights
 from vitkit.config import from_dict
 from vitkit.errors import CheckpointError, ConfigError, list_faults
 from vitkit.files import sha256_of
@@ -36,7 +36,7 @@ from vitkit.image.preprocess import Preprocess
 from vitkit.image.sources import from_timm, from_transformers
 from vitkit.model.base import ImageModel
 from vitkit.model.build import build_empty, model_spec
-from vitkit.model.spec import ModelSpec
+from vitkit.model.spec import SPECS, ModelSpec
 
 __all__ = ["Checkpoint", "NativeFile", "Report", "read"]
 
@@ -129,8 +129,9 @@ def read(
         raise CheckpointError(f"{origin}: no such file or folder")
     if folder is not None and (folder / "vitkit.json").is_file():
         return _read_native(folder, files, origin)
-    tensors = read_tensors(files, allow_pickle=allow_pickle)
+    tensors, notes = read_weights(files, allow_pickle=allow_pickle)
     layout = layout_of(tensors, origin=origin)
+    tensors = LAYOUTS[layout].unstacked(tensors)
     config = read_json(folder / "config.json") if folder is not None and (folder / "config.json").is_file() else None
     if config is not None and "architecture" in config:
         with _sane(f"{origin}: config.json"):
@@ -139,7 +140,7 @@ def read(
         with _sane(f"{origin}: config.json or preprocessor_config.json"):
             described = _describe_transformers(folder, config, tensors, layout, origin)
     elif chosen is not None and preset is not None:
-        described = _describe_bare(chosen, preset, tensors, layout, num_classes)
+        described = _describe_bare(chosen, preset, tensors, layout, num_classes, origin)
     else:
         fits = presets_that_fit(tensors, layout)
         advice = f"its shapes fit {' or '.join(fits)}" if fits else "list: vitkit models"
@@ -150,7 +151,7 @@ def read(
         described = dataclasses.replace(
             described, card=card, origins=described.origins | {"preprocess": f"preset {preset}"}
         )
-    return _finish(described, tensors, files, folder, origin)
+    return _finish(described, tensors, files, folder, origin, notes)
 
 
 @contextlib.contextmanager
@@ -163,7 +164,12 @@ def _sane(origin: str) -> Iterator[None]:
 
 
 def _finish(
-    described: _Description, tensors: Mapping[str, Tensor], files: list[Path], folder: Path | None, origin: str
+    described: _Description,
+    tensors: Mapping[str, Tensor],
+    files: list[Path],
+    folder: Path | None,
+    origin: str,
+    notes: tuple[str, ...] = (),
 ) -> Checkpoint:
     model = described.model
     mapped = _map(model, described.layout, tensors, origin)
@@ -182,6 +188,7 @@ def _finish(
         origins=described.origins,
         used=mapped.used,
         dropped=mapped.dropped,
+        notes=notes,
     )
     return Checkpoint(model=model, state=mapped.state, card=card, report=report, folder=folder)
 
@@ -268,10 +275,20 @@ def _describe_transformers(
 
 
 def _describe_bare(
-    preset: Preset, name: str, tensors: Mapping[str, Tensor], layout: str, num_classes: int | None
+    preset: Preset, name: str, tensors: Mapping[str, Tensor], layout: str, num_classes: int | None, origin: str
 ) -> _Description:
     outputs = outputs_of(tensors, layout)
-    spec = dataclasses.replace(preset.model.spec, pre_logits_dim=outputs.pre_logits_dim, **LAYOUTS[layout].implies)
+    arch, spec = LAYOUTS[layout].arch, preset.model.spec
+    if arch != preset.model.arch:
+        raise CheckpointError(
+            f"{origin}: preset {name} is a {spec.title}, the file's tensors are of a {SPECS[arch].title}; "
+            "list: vitkit models"
+        )
+    fields: dict[str, Any] = {"pre_logits_dim": outputs.pre_logits_dim} if outputs.pre_logits_dim else {}
+    # Our names are many libraries': of a file that has them, the preset says whose it is.
+    if LAYOUTS[layout].rules != NATIVE:
+        fields |= LAYOUTS[layout].implies
+    spec = dataclasses.replace(spec, **fields)
     # Said explicitly, another class count is no fault: the file's own head is read (and replaced later if it differs).
     if num_classes is not None:
         spec = dataclasses.replace(spec, num_classes=outputs.num_classes)

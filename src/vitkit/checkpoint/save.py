@@ -21,7 +21,7 @@ from torch import Tensor
 import vitkit
 from vitkit.checkpoint import proof
 from vitkit.checkpoint.card import Card
-from vitkit.checkpoint.dialect import Dialect
+from vitkit.checkpoint.dialect import Dialect, Layout
 from vitkit.checkpoint.families import LAYOUTS, TIMM, TRANSFORMERS
 from vitkit.checkpoint.namemap import invert
 from vitkit.checkpoint.presets import PRESETS
@@ -79,7 +79,7 @@ def save_transformers(
     Raises CheckpointError where there is none.
     """
     spec = module.spec
-    dialect, reasons = _speaker(TRANSFORMERS.values(), model_spec(spec))
+    dialect, reasons = _speaker("transformers", TRANSFORMERS, model_spec(spec))
     if dialect is None:
         raise CheckpointError("; ".join(reasons))
     config = transformers_config(dialect, spec, card)
@@ -96,9 +96,8 @@ def save_transformers(
                 )
         if processor is None:
             notes.append("no preprocessor_config.json: transformers has no image processor for this preprocessing")
-    if spec.position_resample != "bicubic":
-        notes.append(f"at other sizes transformers resamples positions by bicubic, not {spec.position_resample}")
     layout = LAYOUTS[dialect.layouts[0 if spec.num_classes else 1]]
+    notes += [f"at other sizes transformers {difference}" for difference in _other_policies(layout, spec)]
     tensors = invert(layout.rules, _plain_state(module), spec, bound=layout.bound)
     with _writing(folder), new_folder(folder, overwrite=overwrite) as part:
         save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
@@ -108,16 +107,14 @@ def save_transformers(
     return notes
 
 
-def save_timm(
-    module: ImageModel, folder: str | os.PathLike[str], *, card: Card, overwrite: bool = False
-) -> list[str]:
+def save_timm(module: ImageModel, folder: str | os.PathLike[str], *, card: Card, overwrite: bool = False) -> list[str]:
     """Writes a folder for `timm.create_model("local-dir:...")`; returns notes.
 
     Raises CheckpointError where none of timm's classes computes the same, or its transforms have no words for the
     preprocessing.
     """
     spec = module.spec
-    dialect, reasons = _speaker(TIMM.values(), model_spec(spec))
+    dialect, reasons = _speaker("timm", TIMM.values(), model_spec(spec))
     words = None if card.preprocess is None else to_timm(card.preprocess)
     if words is None:
         reasons.append("timm's transforms have no words for this preprocessing")
@@ -128,7 +125,7 @@ def save_timm(
     with _writing(folder), new_folder(folder, overwrite=overwrite) as part:
         save_file(tensors, part / WEIGHTS, metadata={"format": "pt"})
         _write_json(part / "config.json", timm_config(dialect, spec, card, words))
-    return []
+    return [f"at other sizes timm {difference}" for difference in _other_policies(layout, spec)]
 
 
 def native_timm_config(spec: AnySpec, card: Card) -> tuple[dict[str, Any] | None, list[str]]:
@@ -136,7 +133,10 @@ def native_timm_config(spec: AnySpec, card: Card) -> tuple[dict[str, Any] | None
     assert card.preprocess is not None
     # The native folder's tensors have our names: timm's classes that call them otherwise need `save_timm`.
     alike = [d for d in TIMM.values() if all(LAYOUTS[name].rules == NATIVE for name in d.layouts)]
-    dialect, reasons = _speaker(alike, model_spec(spec))
+    dialect, reasons = _speaker("timm", alike, model_spec(spec))
+    other, _ = _speaker("timm", TIMM.values(), model_spec(spec))
+    if dialect is None and other is not None:
+        reasons = [f"{other.name} has other names for its tensors; --to timm writes them"]
     words = to_timm(card.preprocess)
     if words is None:
         reasons.append("its transforms have no words for this preprocessing")
@@ -161,8 +161,8 @@ def timm_config(dialect: Dialect, spec: AnySpec, card: Card, words: dict[str, An
             **words,
             "fixed_input_size": True,
             "custom_load": False,
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
+            "first_conv": dialect.first_conv,
+            "classifier": dialect.classifier,
         },
     }
 
@@ -183,10 +183,23 @@ def transformers_config(dialect: Dialect, spec: AnySpec, card: Card) -> dict[str
     return config
 
 
-def _speaker(dialects: Iterable[Dialect], model: ModelSpec) -> tuple[Dialect | None, list[str]]:
-    """The first dialect that holds `model`; else None, and why the nearest one can't."""
-    faults = {dialect.kind: (dialect, dialect.faults(model.arch, model.spec)) for dialect in dialects}
-    dialect, reasons = min(faults.values(), key=lambda pair: len(pair[1]))
+def _other_policies(layout: Layout, spec: AnySpec) -> list[str]:
+    """What the library of `layout` does at other sizes than the trained one, where `spec` says something else."""
+    words = {entry.name: entry.metadata.get("policy") for entry in dataclasses.fields(spec)}
+    return [
+        f"{words[name]} {layout.implies[name]}, not {ours}"
+        for name, ours in spec.policies.items()
+        if layout.implies.get(name, ours) != ours
+    ]
+
+
+def _speaker(library: str, dialects: Iterable[Dialect], model: ModelSpec) -> tuple[Dialect | None, list[str]]:
+    """The first dialect of a library that holds `model`; else None, and why the nearest one can't."""
+    kin = [dialect for dialect in dialects if dialect.arch == model.arch]
+    if not kin:
+        return None, [f"{library} has no class for a {model.spec.title}"]
+    dialect = min(kin, key=lambda one: (len(one.faults(model.spec)), len(one.unheld(model.spec))))
+    reasons = dialect.faults(model.spec)
     return (dialect, []) if not reasons else (None, [f"{dialect.name} can't hold this model: {'; '.join(reasons)}"])
 
 
@@ -197,15 +210,13 @@ def model_card(spec: AnySpec, card: Card, notes: list[str]) -> str:
     head = ["library_name: vitkit", "tags: [image-classification, vision-transformer, vitkit, timm]"]
     head += [f"license: {licence}"] if licence else []
     height, width = spec.image_size
-    task = f"{spec.num_classes:,} classes" if spec.num_classes else "embeddings, no head"
-    widths = f"width {spec.embed_dim}, depth {spec.depth}, {spec.num_heads} heads"
-    shape = f"{widths}, patches of {spec.patch_size} pixels, pictures of {height}x{width}, {task}"
+    shape = f"{spec.facts()['encoder']}, pictures of {height}x{width}, {spec.facts()['head']}"
     lines = [
         "---",
         *head,
         "---",
         "",
-        "# Vision Transformer",
+        f"# {spec.title}",
         "",
         f"{spec.num_parameters():,} parameters: {shape}.",
         "",
@@ -240,9 +251,11 @@ def _plain_state(module: ImageModel) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
 
 
-def _unlikeness(a: AnySpec, b: AnySpec) -> tuple[int, ...]:
-    sizes = ((a.embed_dim, b.embed_dim), (a.depth, b.depth), (a.patch_size, b.patch_size), (a.num_heads, b.num_heads))
-    return *(abs(one - other) for one, other in sizes), a.image_size != b.image_size
+def _unlikeness(a: AnySpec, b: AnySpec) -> tuple[bool, int, int]:
+    """Whether two models differ in what timm's arguments can't say, by how many parameters, in how many fields."""
+    eps = [getattr(spec, "norm_eps", None) for spec in (a, b)]
+    counts = [dataclasses.replace(spec, num_classes=0).num_parameters() for spec in (a, b)]
+    return eps[0] != eps[1], abs(counts[0] - counts[1]), sum(getattr(a, name) != getattr(b, name) for name in vars(a))
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:

@@ -5,11 +5,12 @@ A file's kind is read from its first bytes, never from its name.
 
 from __future__ import annotations
 
+import argparse
 import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,11 +20,20 @@ from torch import Tensor
 
 from vitkit.errors import CheckpointError, list_faults
 
-__all__ = ["find_weights", "read_json", "read_tensors"]
+__all__ = ["Weights", "find_weights", "read_json", "read_tensors", "read_weights"]
 
 INDEX = "model.safetensors.index.json"
-# What training scripts wrap a state_dict in: timm, DeiT, MAE and many others.
-CONTAINERS = ("state_dict", "model", "state_dict_ema", "model_state_dict")
+# What training scripts wrap a state_dict in, averaged weights first as in timm's load_state_dict (DINO's teacher).
+CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "module", "teacher", "student")
+WRAPPED = "module."
+"""What DistributedDataParallel puts before every name."""
+
+
+class Weights(NamedTuple):
+    """All tensors of weight files by their names there, and notes on what was left aside."""
+
+    tensors: Mapping[str, Tensor]
+    notes: tuple[str, ...]
 
 
 def find_weights(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
@@ -58,19 +68,26 @@ def find_weights(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
     raise CheckpointError(f"{folder}: no weights there (model.safetensors, {INDEX}, or one .safetensors or .npz file)")
 
 
-def read_tensors(files: list[Path], *, allow_pickle: bool = False) -> dict[str, Tensor]:
+def read_tensors(files: list[Path], *, allow_pickle: bool = False) -> Mapping[str, Tensor]:
     """All tensors of `files` by their names in the file. Raises CheckpointError for what is damaged or not allowed."""
+    return read_weights(files, allow_pickle=allow_pickle).tensors
+
+
+def read_weights(files: list[Path], *, allow_pickle: bool = False) -> Weights:
+    """As `read_tensors`, with notes on which part of a training checkpoint was taken."""
     tensors: dict[str, Tensor] = {}
+    notes: list[str] = []
     for file in files:
-        part = _read_file(file, allow_pickle=allow_pickle)
+        part, note = _read_file(file, allow_pickle=allow_pickle)
         twice = tensors.keys() & part.keys()
         if twice:
             raise CheckpointError(f"{file}: tensors that another shard has too: {list_faults(sorted(twice))}")
         tensors |= part
-    return tensors
+        notes += [f"{file.name}: {note}"] if note else []
+    return Weights(tensors, tuple(notes))
 
 
-def _read_file(file: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
+def _read_file(file: Path, *, allow_pickle: bool) -> tuple[dict[str, Tensor], str]:
     try:
         with open(file, "rb") as opened:
             head = opened.read(9)
@@ -78,12 +95,12 @@ def _read_file(file: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
             raise CheckpointError(f"{file}: the file is empty")
         # safetensors: eight bytes of header length, then the header, which is JSON.
         if head[8:9] == b"{":
-            return load_file(file)
+            return load_file(file), ""
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 members = archive.namelist()
             if members and all(name.endswith(".npy") for name in members):
-                return _read_npz(file)
+                return _read_npz(file), ""
             if any(name.endswith("data.pkl") for name in members):
                 return _read_pickle(file, allow_pickle=allow_pickle)
         elif head[:1] == b"\x80":
@@ -98,31 +115,43 @@ def _read_file(file: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
 def _read_npz(file: Path) -> dict[str, Tensor]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in arrays.files}
+            return {name: _tensor(arrays[name]) for name in arrays.files}
     except (ValueError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise CheckpointError(f"{file}: damaged, or not plain arrays ({error})") from error
 
 
-def _read_pickle(file: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
+def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
+    if array.dtype == np.dtype("V2"):  # what NumPy makes of bfloat16, which it doesn't know
+        return torch.from_numpy(np.ascontiguousarray(array).view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _read_pickle(file: Path, *, allow_pickle: bool) -> tuple[dict[str, Tensor], str]:
     if not allow_pickle:
         raise CheckpointError(
             f"{file}: the weights are pickled, which can run code; convert them once: vitkit convert {file} -o FOLDER"
         )
     try:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+        # A training's own options are plain values, which its scripts keep beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here: UnpicklingError, RuntimeError, EOFError, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{file}: can't be read as plain weights ({reason})") from error
-    for container in CONTAINERS:
-        if isinstance(content, Mapping) and isinstance(content.get(container), Mapping):
-            content = content[container]
-            break
+    holders = [name for name in CONTAINERS if isinstance(content, Mapping) and isinstance(content.get(name), Mapping)]
+    note = ""
+    if holders:
+        content = content[holders[0]]
+        others = f", not {' or '.join(map(repr, holders[1:]))}" if holders[1:] else ""
+        note = f"the weights under {holders[0]!r} were taken{others}"
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{file}: holds a {type(content).__name__}, not a table of tensors")
-    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if others:
-        raise CheckpointError(f"{file}: entries that aren't tensors: {list_faults(others)}")
-    return {str(name): value for name, value in content.items()}
+    foreign = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if foreign:
+        raise CheckpointError(f"{file}: entries that aren't tensors: {list_faults(foreign)}")
+    names = [str(name) for name in content]
+    names = [name.removeprefix(WRAPPED) for name in names] if all(n.startswith(WRAPPED) for n in names) else names
+    return dict(zip(names, content.values(), strict=True)), note
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -12,9 +12,7 @@ from vitkit.cli import options
 def convert(
     source: Annotated[str, typer.Argument(help="Hub id[@revision], folder, or weight file with --preset.")],
     output: Annotated[str, typer.Option("--output", "-o", help="The folder to write.")],
-    to: Annotated[
-        str | None, typer.Option("--to", help="native, hf (transformers) or timm. [native]")
-    ] = None,
+    to: Annotated[str | None, typer.Option("--to", help="native, hf (transformers) or timm. [native]")] = None,
     preset: options.PresetName = None,
     revision: options.Revision = None,
     image_size: options.ImageSize = None,

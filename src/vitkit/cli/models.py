@@ -40,11 +40,14 @@ def models(
 
         typer.echo(json.dumps(to_dict(rows)))
         return 0
-    typer.echo(f"{'name':<24}{'parameters':>13}{'GMACs':>8}{'size':>6}{'tokens':>8}{'top-1':>8}  weights on the Hub")
+    width = max(24, *(len(row.name) + 2 for row in rows))
+    typer.echo(
+        f"{'name':<{width}}{'parameters':>13}{'GMACs':>8}{'size':>6}{'tokens':>8}{'top-1':>8}  weights on the Hub"
+    )
     for row in rows:
         top1 = "-" if row.top1 is None else f"{row.top1:.2f}"
         typer.echo(
-            f"{row.name:<24}{row.parameters:>13,}{row.gmacs:>8.2f}{row.image_size[0]:>6}{row.tokens:>8}{top1:>8}"
+            f"{row.name:<{width}}{row.parameters:>13,}{row.gmacs:>8.2f}{row.image_size[0]:>6}{row.tokens:>8}{top1:>8}"
             f"  {row.hub_id or '-'}"
         )
     return 0

@@ -114,7 +114,7 @@ class Predictor:
         """Which patches the answer rests on: `.map`, `.caption`, `.overlay()`, `.save("why.png")`.
 
         `target` is the class to explain, by name or index, None the predicted one. `method` is "attention", "rollout",
-        "gradient" or "auto": the class token's attention where the head reads it, else gradient-weighted attention.
+        "gradient" or "auto": the attention of the class token or pooling query that the head reads, else "gradient".
         """
         return explain_picture(self.module, self.card, picture, target=target, method=method)
 

@@ -31,6 +31,7 @@ __all__ = [
     "explain",
     "gradient_weighted",
     "patch_attention",
+    "pooled_attention",
 ]
 
 Pool: TypeAlias = Literal["cls", "mean", "cls_mean", "attention"]
@@ -52,6 +53,11 @@ class Maps:
     """[B, K] logits, or embeddings without a head."""
 
 
+def pooled_attention(attention: Sequence[Tensor]) -> Tensor:
+    """Where the pooling query looks, mean of the heads: layers, its own [B, A, 1, h*w] the last, to [B, h*w]."""
+    return attention[-1].mean(dim=1)[:, 0]
+
+
 def class_token_attention(attention: Sequence[Tensor], num_prefix: int) -> Tensor:
     """Where the class token looks in the last layer, mean of the heads: layers [B, A, N, N] to [B, h*w]."""
     return _read(attention[-1].mean(dim=1), "cls", num_prefix)
@@ -63,24 +69,34 @@ def patch_attention(attention: Sequence[Tensor], num_prefix: int) -> Tensor:
 
 
 def attention_rollout(attention: Sequence[Tensor], pool: Pool, num_prefix: int) -> Tensor:
-    """Attention multiplied through all layers, half of each the residual: layers [B, A, N, N] to [B, h*w]."""
+    """Attention multiplied through all layers, half of each the residual: layers [B, A, N, N] to [B, h*w].
+
+    A pooling query, whose attention [B, A, 1, h*w] comes last, has no residual.
+    """
+    layers = attention[:-1] if pool == "attention" else attention
     identity = torch.eye(attention[0].shape[-1], device=attention[0].device)
     rolled = identity
-    for weights in attention:
+    for weights in layers:
         mixed = 0.5 * weights.mean(dim=1) + 0.5 * identity
         rolled = mixed / mixed.sum(dim=-1, keepdim=True) @ rolled
+    if pool == "attention":
+        return _through_query(pooled_attention(attention), rolled, num_prefix)
     return _read(rolled, pool, num_prefix)
 
 
 def gradient_weighted(attention: Sequence[Tensor], gradients: Sequence[Tensor], pool: Pool, num_prefix: int) -> Tensor:
     """C = relu(dA * A), mean of the heads, accumulated as R = R + C R from R = 1: layers [B, A, N, N] to [B, h*w].
 
-    The starting identity, which says the same of every patch, is left out: below, `relevance` is R - 1.
+    The starting identity, which says the same of every patch, is left out: below, `relevance` is R - 1. A pooling
+    query, whose attention [B, A, 1, h*w] comes last, is one more token with a row of its own, C R.
     """
-    relevance = torch.zeros_like(attention[0][:, 0])
-    for weights, gradient in zip(attention, gradients, strict=True):
-        change = (gradient * weights).relu().mean(dim=1)
+    changes = [(g * weights).relu().mean(dim=1) for weights, g in zip(attention, gradients, strict=True)]
+    relevance = torch.zeros_like(changes[0])
+    for change in changes[:-1] if pool == "attention" else changes:
         relevance = relevance + change + change @ relevance
+    if pool == "attention":
+        query = changes[-1][:, 0]
+        return query + _through_query(query, relevance, num_prefix)
     return _read(relevance, pool, num_prefix)
 
 
@@ -93,7 +109,7 @@ def explain(
 ) -> Maps:
     """Maps of the patches behind the answers to normalised pixels [B, C, H, W]; `target` None: the predicted classes.
 
-    "auto" is the class token's attention where the head reads that token, else gradient-weighted attention; with a
+    "auto" is the attention of what the head reads, a class token or a pooling query, else gradient-weighted; with a
     `target` always the latter, the only one that differs between classes. "gradient" explains the target's logit, or
     the embedding's squared norm where there is no head. The module is run in eval mode and left as it was.
 
@@ -104,7 +120,7 @@ def explain(
     spec = module.spec
     targets = _check_targets(target, method, spec.num_classes, len(pixels))
     if method == "auto":
-        method = "attention" if spec.pool == "cls" and target is None else "gradient"
+        method = "attention" if spec.pool in ("cls", "attention") and target is None else "gradient"
     weight = module.patch_embed.proj.weight
     pixels = pixels.to(device=weight.device, dtype=weight.dtype)
     by_gradient = method == "gradient"
@@ -112,7 +128,7 @@ def explain(
         torch.inference_mode(False),
         torch.set_grad_enabled(by_gradient),
         eval_mode(module),
-        record(module, [-1] if method == "attention" else None, gradients=by_gradient) as recorded,
+        record(_pixels_path(module), [-1] if method == "attention" else None, gradients=by_gradient) as recorded,
     ):
         outputs = module(pixels.clone())  # a tensor born in inference mode can't take part in a graph
         if not outputs.isfinite().all():
@@ -127,6 +143,8 @@ def explain(
         name = "gradient-weighted attention" + (" of the embedding's norm" if targets is None else "")
     elif method == "rollout":
         values, name = attention_rollout(attention, spec.pool, P), "attention rollout"
+    elif spec.pool == "attention":
+        values, name = pooled_attention(attention), "attention of the pooling query"
     elif spec.pool == "cls":
         values, name = class_token_attention(attention, P), "class-token attention, last block"
     else:
@@ -138,6 +156,11 @@ def explain(
         targets=None if targets is None else targets.numpy(),
         outputs=outputs.detach().float().cpu().numpy(),
     )
+
+
+def _through_query(query: Tensor, relevance_BNN: Tensor, num_prefix: int) -> Tensor:
+    """What a query that takes `query` [B, h*w] of the patches takes from each patch, by way of the layers below."""
+    return (query[:, None] @ relevance_BNN[:, num_prefix:, num_prefix:])[:, 0]
 
 
 def _read(relevance_BNN: Tensor, pool: Pool, num_prefix: int) -> Tensor:
@@ -152,6 +175,11 @@ def _normalise(values: Tensor) -> Tensor:
     values = values.cpu().double()  # MPS has no float64
     total = values.sum(dim=1, keepdim=True)
     return torch.where(total > 0, values / total, 1 / values.shape[1]).float()
+
+
+def _pixels_path(module: VisionTransformer) -> nn.Module:
+    """The parts of `module` with attention that pixels go through, in that order: not a text tower's."""
+    return nn.ModuleList([module.blocks, *([] if module.attn_pool is None else [module.attn_pool])])
 
 
 def _check_targets(target: int | Sequence[int] | None, method: str, num_classes: int, count: int) -> Tensor | None:

@@ -59,15 +59,20 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, places: Places = NOWHERE) -> Tensor:
         """Tokens [B, N, D] to tokens [B, N, D]; `places` says what the attention is told of where they are."""
-        B, N, D = x.shape
-        qkv_3BAND = self._project(x).reshape(B, N, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
-        q_BAND, k_BAND, v_BAND = qkv_3BAND.unbind(0)
+        q_BAND, k_BAND, v_BAND = self.heads(x)
         if places.rotation is not None:
             q_BAND, k_BAND = rotate(q_BAND, places.rotation), rotate(k_BAND, places.rotation)
         bias = places.bias if self.relative_bias is None else self.relative_bias(places)
         mixed = self.attend(q_BAND, k_BAND, v_BAND, bias)
-        out: Tensor = self.proj_drop(self.proj(mixed.transpose(1, 2).reshape(B, N, D)))
+        out: Tensor = self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
         return out
+
+    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each [B, A, N, D/A], of tokens [B, N, D]."""
+        B, N, D = x.shape
+        qkv_3BAND = self._project(x).reshape(B, N, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
+        q_BAND, k_BAND, v_BAND = qkv_3BAND.unbind(0)
+        return q_BAND, k_BAND, v_BAND
 
     def _project(self, x: Tensor) -> Tensor:
         """[B, N, D] to [B, N, 3D]."""

@@ -15,7 +15,10 @@ from vitkit.model.spec import AnySpec
 
 __all__ = ["Card", "Features", "ImageModel"]
 
-UNDECAYED = ("cls_token", "dist_token", "reg_token", "mask_token", "pos_embed", "table", "latent")
+UNDECAYED = (
+    *("cls_token", "dist_token", "reg_token", "mask_token", "pos_embed", "table", "latent"),
+    *("logit_scale", "cpb_mlp.0.weight", "cpb_mlp.2.weight"),
+)
 """Last words of the names of tokens and positions, which weight decay leaves alone though they aren't vectors."""
 
 
@@ -73,10 +76,21 @@ class ImageModel(nn.Module):
         logits: Tensor = self.head(self.embed(pixels))
         return logits
 
+    def new_head(self) -> nn.Module:
+        """A head of `spec.num_classes` outputs, zero at the start as in the paper."""
+        return zeros_head(self.spec.feature_dim, self.spec.num_classes)
+
+    def block_number(self, layer: int) -> int:
+        """The block that `layer` asks for, from 0; -1 is the last. Raises ConfigError where there is none."""
+        count = self.spec.num_blocks
+        if not -count <= layer < count:
+            raise ConfigError(f"layer {layer} is asked for; this model has the blocks 0 to {count - 1}")
+        return layer % count
+
     def reset_head(self, num_classes: int) -> Self:
         """Replaces the head by a new one of `num_classes` outputs, zero at the start as in the paper; 0 removes it."""
         self.spec = dataclasses.replace(self.spec, num_classes=num_classes)
-        self.head = zeros_head(self.spec.feature_dim, num_classes).to(next(self.parameters()))
+        self.head = self.new_head().to(next(self.parameters()))
         self.card = None if self.card is None else self.card.without_classes()
         return self
 

@@ -8,14 +8,20 @@ from collections.abc import Mapping
 import torch
 
 from vitkit.model.base import ImageModel
-from vitkit.model.spec import AnySpec, ModelSpec, VitSpec
+from vitkit.model.clip import Clip
+from vitkit.model.mae import MaskedAutoencoder
+from vitkit.model.spec import SPECS, AnySpec, ModelSpec
+from vitkit.model.swin import SwinTransformer
 from vitkit.model.vit import VisionTransformer
 
-__all__ = ["BUILDERS", "SPECS", "build", "build_empty", "model_spec"]
+__all__ = ["BUILDERS", "build", "build_empty", "model_spec"]
 
-BUILDERS: Mapping[str, type[ImageModel]] = {"vit": VisionTransformer}
-SPECS: Mapping[str, type[AnySpec]] = {"vit": VitSpec}
-"""The spec of each architecture."""
+BUILDERS: Mapping[str, type[ImageModel]] = {
+    "vit": VisionTransformer,
+    "clip": Clip,
+    "mae": MaskedAutoencoder,
+    "swin": SwinTransformer,
+}
 
 
 def build(model: ModelSpec) -> ImageModel:

@@ -8,20 +8,29 @@ import torch
 from torch import Tensor, nn
 
 from vitkit.errors import ConfigError
+from vitkit.model.resnet import stem
+from vitkit.model.stem_spec import Depths, stem_channels, stem_stride
 
 __all__ = ["PatchEmbed"]
 
 
 class PatchEmbed(nn.Module):
-    """Patchify + linear projection, stored as the convolution of equal stride and size that every checkpoint uses."""
+    """Patchify + linear projection, stored as the convolution of equal stride and size that every checkpoint uses.
 
-    def __init__(self, patch_size: int, in_channels: int, embed_dim: int, *, bias: bool = True) -> None:
+    A hybrid's patches are cut from what a ResNet stem makes of the pixels.
+    """
+
+    def __init__(
+        self, patch_size: int, in_channels: int, embed_dim: int, *, bias: bool = True, stem_depths: Depths = None
+    ) -> None:
         super().__init__()
         self.patch_size = patch_size
         self.in_channels = in_channels
-        self.proj = nn.Conv2d(in_channels, embed_dim, kernel_size=patch_size, stride=patch_size, bias=bias)
+        self.backbone = stem(in_channels, stem_depths)
+        side, channels = patch_size // stem_stride(stem_depths), stem_channels(stem_depths, in_channels)
+        self.proj = nn.Conv2d(channels, embed_dim, kernel_size=side, stride=side, bias=bias)
         # Flax's convolution default, lecun_normal over the patch: vit_jax/models_vit.py, `embedding`.
-        nn.init.trunc_normal_(self.proj.weight, std=math.sqrt(1 / (in_channels * patch_size**2)))
+        nn.init.trunc_normal_(self.proj.weight, std=math.sqrt(1 / (channels * side**2)))
         if self.proj.bias is not None:
             nn.init.zeros_(self.proj.bias)
 
@@ -33,7 +42,7 @@ class PatchEmbed(nn.Module):
                 f"pixels have the shape {list(pixels.shape)}; allowed: [B, {self.in_channels}, H, W] "
                 f"with H and W multiples of the patch size {size}"
             )
-        tokens = self.proj(pixels)  # [B, D, h, w]
+        tokens = self.proj(self.backbone(pixels))  # [B, D, h, w]
         return tokens.flatten(2).transpose(1, 2), (tokens.shape[2], tokens.shape[3])
 
 

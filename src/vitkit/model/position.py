@@ -9,7 +9,8 @@ each, so the policy is a field of the spec and comes with the checkpoint's sourc
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -27,49 +28,72 @@ __all__ = [
     "resample_relative",
     "rotate",
     "rotation",
+    "rotation_periods",
     "sincos_positions",
 ]
 
 
-class Policy(NamedTuple):
-    """Arguments of `torch.nn.functional.interpolate`."""
-
-    mode: str
-    antialias: bool = False
-    align_corners: bool | None = False
-    offset: float = 0.0
-    """The scale is (new + offset) / old, not new / old."""
+def _offset(plane: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bicubic by the scale (new + 0.1) / old: the grid doesn't end where the table does."""
+    factors = [(new + 0.1) / old for new, old in zip(size, plane.shape[2:], strict=True)]
+    return F.interpolate(plane, scale_factor=factors, mode="bicubic")
 
 
-# bicubic: transformers' ViT, DeiT, BEiT, DINOv2, MAE. bicubic_antialias: timm, transformers' DINOv2 with registers.
-# bicubic_align_corners: torchvision. bilinear: timm's reader of .npz files. bilinear_align_corners: Google's vit_jax
-# and big_vision (scipy.ndimage.zoom of order 1, whose samples run from corner to corner). bicubic_offset: Meta's DINO
-# and DINOv2 without registers (dinov2/models/vision_transformer.py, interpolate_offset).
-POLICIES: Mapping[str, Policy] = {
-    "bicubic": Policy("bicubic"),
-    "bicubic_antialias": Policy("bicubic", antialias=True),
-    "bicubic_align_corners": Policy("bicubic", align_corners=True),
-    "bicubic_offset": Policy("bicubic", offset=0.1),
-    "bilinear": Policy("bilinear"),
-    "bilinear_align_corners": Policy("bilinear", align_corners=True),
-    "nearest": Policy("nearest", align_corners=None),
+def _geometric(plane: Tensor, size: tuple[int, int]) -> Tensor:
+    """Linear between distances that grow by a constant ratio away from the middle: near ones are kept, far ones spread.
+
+    For planes of differences of places, whose sides are odd: of a grid that shrinks, the outer distances are cut off.
+    """
+    rows, columns = (
+        _between(_growing(old, new), torch.arange(-(new // 2), new // 2 + 1)).to(plane)
+        for old, new in zip(plane.shape[2:], size, strict=True)
+    )
+    return rows @ plane @ columns.T
+
+
+def _growing(old: int, new: int) -> Tensor:
+    """float64 [old]: 0, +-1, +-(1 + q), +-(1 + q + q^2), ... with the q for which the last is new // 2, within bounds.
+
+    Bounds and bisection are timm's, and unilm's before it: below 1.01 the distances stay nearly as they are.
+    """
+    low, high = 1.01, 1.5
+    while high - low > 1e-6:
+        q = (low + high) / 2
+        low, high = (low, q) if sum(q**i for i in range(old // 2)) > new // 2 else (q, high)
+    outward = torch.tensor([q**i for i in range(old // 2)], dtype=torch.float64).cumsum(0)
+    return torch.cat([-outward.flip(0), outward.new_zeros(1), outward])
+
+
+def _between(places: Tensor, targets: Tensor) -> Tensor:
+    """The matrix [targets, places] of linear interpolation; beyond the outer places it stays constant."""
+    passed = ((targets[:, None] - places[:-1]) / places.diff()).clamp(0, 1)  # share of each gap before the target
+    return F.pad(passed, (1, 0), value=1) - F.pad(passed, (0, 1))
+
+
+# bicubic: transformers' ViT, DeiT, DINOv2, MAE. bicubic_antialias: timm, transformers' DINOv2 with registers.
+# bicubic_align_corners: torchvision. bilinear: timm's reader of .npz files, transformers' BEiT. bilinear_align_corners:
+# Google's vit_jax and big_vision (scipy.ndimage.zoom of order 1, whose samples run from corner to corner).
+# bicubic_offset: Meta's DINO and DINOv2 without registers (dinov2/models/vision_transformer.py, interpolate_offset).
+# geometric: timm's BEiT and Swin (timm/layers/pos_embed_rel.py, resize_rel_pos_bias_table).
+POLICIES: Mapping[str, Callable[[Tensor, tuple[int, int]], Tensor]] = {
+    "bicubic": partial(F.interpolate, mode="bicubic"),
+    "bicubic_antialias": partial(F.interpolate, mode="bicubic", antialias=True),
+    "bicubic_align_corners": partial(F.interpolate, mode="bicubic", align_corners=True),
+    "bicubic_offset": _offset,
+    "bilinear": partial(F.interpolate, mode="bilinear"),
+    "bilinear_align_corners": partial(F.interpolate, mode="bilinear", align_corners=True),
+    "nearest": partial(F.interpolate, mode="nearest"),
+    "geometric": _geometric,
 }
+"""From a plane [1, D, h, w] to one of another size (h', w')."""
 
 
 def resample_grid(table: Tensor, old: tuple[int, int], new: tuple[int, int], policy: str) -> Tensor:
     """Resamples a table [1, h*w, D] of patch positions from grid `old` to grid `new`, in float32; same dtype out."""
     if old == new:
         return table
-    chosen = POLICIES[policy]
     plane = table.float().reshape(1, *old, -1).permute(0, 3, 1, 2)  # [1, D, h, w]
-    if chosen.offset:
-        factors = [(side + chosen.offset) / before for side, before in zip(new, old, strict=True)]
-        plane = F.interpolate(plane, scale_factor=factors, mode=chosen.mode, align_corners=chosen.align_corners)
-    else:
-        plane = F.interpolate(
-            plane, size=new, mode=chosen.mode, align_corners=chosen.align_corners, antialias=chosen.antialias
-        )
-    return plane.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)  # [1, h'*w', D]
+    return POLICIES[policy](plane, new).permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)  # [1, h'*w', D]
 
 
 def resample_positions(
@@ -106,7 +130,7 @@ class Places(NamedTuple):
     pairs: Tensor | None = None
     """int64 [N, N], each pair's row in a block's own table of relative positions for `grid`."""
     rotation: tuple[Tensor, Tensor] | None = None
-    """Sines and cosines [h*w, D/A], by which the patches' queries and keys turn."""
+    """Sines and cosines [N, D/A] by which queries and keys turn, as `rotation` gives them."""
     grid: tuple[int, int] = (0, 0)
 
 
@@ -147,7 +171,10 @@ class RelativeBias(nn.Module):
 
 
 def resample_relative(table: Tensor, old: tuple[int, int], new: tuple[int, int], policy: str) -> Tensor:
-    """Resamples a table [(2h-1)(2w-1) + 3, A] of relative positions to another grid; its last three rows stay."""
+    """Resamples a table [(2h-1)(2w-1) + 3, A] of relative positions to another grid; its last three rows stay.
+
+    A table is read as h rows of w, also of a grid that isn't square; transformers' BEiT takes w rows of h there.
+    """
     if old == new:
         return table
     before, after = ((2 * h - 1, 2 * w - 1) for h, w in (old, new))
@@ -158,25 +185,32 @@ ROPE_BASE = 100.0
 """DINOv3's longest period, in units of the picture's side (its rope_theta)."""
 
 
-def rotation(grid: tuple[int, int], head_dim: int, *, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Sines and cosines, float32 [h*w, head_dim], of axial rotary positions (DINOv3, arXiv:2508.10104).
+def rotation_periods(head_dim: int, *, device: torch.device | None = None) -> Tensor:
+    """float32 [head_dim / 4]: ROPE_BASE^(2i / (head_dim / 2))."""
+    return ROPE_BASE ** (torch.arange(head_dim // 4, dtype=torch.float32, device=device) * 4 / head_dim)
+
+
+def rotation(
+    grid: tuple[int, int], head_dim: int, *, num_prefix: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """Sines and cosines, float32 [P + h*w, head_dim], of axial rotary positions (DINOv3, arXiv:2508.10104).
 
     Centres of patches run from -1 to 1 along either side. A quarter of the width turns by the row, a quarter by the
-    column, at periods ROPE_BASE^(2i / (head_dim / 2)); the other half repeats them, its partner in `rotate`.
+    column, at `rotation_periods`; the other half repeats them, its partner in `rotate`, for which the first half of the
+    sines is negative. Prefix tokens turn by nothing.
     """
     h, w = grid
-    periods = ROPE_BASE ** (torch.arange(head_dim // 4, dtype=torch.float32, device=device) * 4 / head_dim)
-    rows, columns = ((2 * torch.arange(side, device=device) + 1) / side - 1 for side in (h, w))
+    periods = rotation_periods(head_dim, device=device)
+    rows, columns = ((2 * torch.arange(side, dtype=torch.float32, device=device) + 1) / side - 1 for side in (h, w))
     places = torch.stack([rows.repeat_interleave(w), columns.repeat(h)], dim=1)  # [h*w, 2]
-    angles = (2 * math.pi * places[:, :, None] / periods).flatten(1).tile(2)
-    return angles.sin(), angles.cos()
+    angles = F.pad((2 * math.pi * places[:, :, None] / periods).flatten(1), (0, 0, num_prefix, 0))
+    sin, cos = angles.sin(), angles.cos()  # [P + h*w, head_dim / 2]
+    return torch.cat([-sin, sin], dim=1), torch.cat([cos, cos], dim=1)
 
 
 def rotate(x_BANd: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    """Turns the last h*w of N queries or keys [B, A, N, d], pairs being (i, i + d/2); prefix tokens stay."""
+    """Turns queries or keys [B, A, N, d] by `rotation`, in its float32 and back; a pair is (i, i + d/2)."""
     sin, cos = turn
-    prefix = x_BANd.shape[2] - sin.shape[0]
-    patches = x_BANd[:, :, prefix:]
-    first, second = patches.chunk(2, dim=-1)
-    turned = patches * cos + torch.cat([-second, first], dim=-1) * sin
-    return torch.cat([x_BANd[:, :, :prefix], turned.to(x_BANd.dtype)], dim=2)
+    first, second = x_BANd.chunk(2, dim=-1)
+    # Every block does this twice: in place, since time goes into memory here, not into arithmetic.
+    return (x_BANd * cos).addcmul_(torch.cat([second, first], dim=-1), sin).to(x_BANd.dtype)

@@ -9,72 +9,32 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+from typing import ClassVar, Literal, TypeAlias
 
-from vitkit.errors import ConfigError, list_faults, nearest
+from vitkit.errors import ConfigError
+from vitkit.model.fields import EPSILON, FACTOR, SHARE, Activation, ImageFields, ImageSpec
+from vitkit.model.stem_spec import Depths, stem_channels, stem_macs, stem_parameters, stem_stride
+from vitkit.model.swin_spec import SwinSpec
+from vitkit.model.text_spec import TextSpec
 
-__all__ = ["AnySpec", "ModelSpec", "VitFields", "VitSpec"]
-
-# A side alone stands for a square when a spec is made or read; every instance holds (height, width).
-if TYPE_CHECKING:
-    Size: TypeAlias = tuple[int, int]
-else:
-    Size = int | tuple[int, int]
-
-# Other libraries' words for what a VitSpec says. They are errors that name ours, never aliases: one word per thing.
-FOREIGN_WORDS: Mapping[str, str] = {
-    "img_size": "image_size",
-    "input_size": "image_size",
-    "patch": "patch_size",
-    "in_chans": "in_channels",
-    "channels": "in_channels",
-    "num_channels": "in_channels",
-    "n_classes": "num_classes",
-    "num_labels": "num_classes",
-    "dim": "embed_dim",
-    "d_model": "embed_dim",
-    "hidden_size": "embed_dim",
-    "hidden_dim": "embed_dim",
-    "width": "embed_dim",
-    "num_layers": "depth",
-    "n_layers": "depth",
-    "layers": "depth",
-    "num_hidden_layers": "depth",
-    "heads": "num_heads",
-    "n_heads": "num_heads",
-    "n_head": "num_heads",
-    "num_attention_heads": "num_heads",
-    "d_ff": "mlp_dim",
-    "mlp_ratio": "mlp_dim (embed_dim times the ratio)",
-    "intermediate_size": "mlp_dim",
-    "global_pool": "pool",
-    "drop_rate": "dropout",
-    "hidden_dropout_prob": "dropout",
-    "emb_dropout": "dropout",
-    "attn_drop_rate": "attention_dropout",
-    "attention_probs_dropout_prob": "attention_dropout",
-    "drop_path_rate": "drop_path",
-    "stochastic_depth": "drop_path",
-    "layer_norm_eps": "norm_eps",
-    "eps": "norm_eps",
-    "act_layer": "activation",
-    "hidden_act": "activation",
-    "pos_embed": "position",
-    "representation_size": "pre_logits_dim",
-    "reg_tokens": "num_registers",
-    "num_register_tokens": "num_registers",
-    "init_values": "layer_scale",
-    "layerscale_value": "layer_scale",
-    "layer_scale_init_value": "layer_scale",
-    "use_swiglu_ffn": "gated_mlp",
-    "no_embed_class": "prefix_positions (the opposite of it)",
-}
+__all__ = [
+    "SPECS",
+    "AnySpec",
+    "ClipFields",
+    "ClipSpec",
+    "FinalNorm",
+    "MaeFields",
+    "MaeSpec",
+    "ModelSpec",
+    "Resample",
+    "VitFields",
+    "VitSpec",
+]
 
 Position = Literal["learned", "sincos", "relative", "relative_shared", "rope", "none"]
 QkvBias = Literal["qkv", "qv", "none"]
-Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"]
 Pool = Literal["cls", "mean", "cls_mean", "attention"]
-FinalNorm = Literal["tokens", "pooled"]
+FinalNorm = Literal["tokens", "pooled", "none"]
 Resample = Literal[
     "bicubic",
     "bicubic_antialias",
@@ -87,13 +47,11 @@ Resample = Literal[
 ]
 
 
-class VitFields(TypedDict, total=False):
+class VitFields(ImageFields, total=False):
     """The fields of VitSpec, as keywords for VisionTransformer. A test holds the two to each other."""
 
-    image_size: int | tuple[int, int]
     patch_size: int
-    in_channels: int
-    num_classes: int
+    stem_depths: Depths
     embed_dim: int
     depth: int
     num_heads: int
@@ -118,27 +76,23 @@ class VitFields(TypedDict, total=False):
     drop_path: float
 
 
-# Far above any model: what a damaged file asks for is refused before it is built.
-MOST_ANY, MOST = 1_000_000, {"depth": 1_000}
-
-
 @dataclass(frozen=True, kw_only=True)
-class VitSpec:
+class VitSpec(ImageSpec):
     """A Vision Transformer encoder with its head. Raises ConfigError listing every fault at once."""
 
-    image_size: Size = field(
-        default=(224, 224), metadata={"help": "trained size in pixels, one number or (height, width)"}
-    )
+    title: ClassVar[str] = "ViT"
     patch_size: int = field(default=16, metadata={"help": "side of the square patches in pixels"})
-    in_channels: int = field(default=3, metadata={"help": "channels of a picture: 1 grey, 3 RGB, or more"})
-    num_classes: int = field(default=1000, metadata={"help": "outputs of the head; 0 = no head, the model embeds"})
+    stem_depths: Depths = field(
+        default=None,
+        metadata={"help": "blocks per stage of a ResNet before the patches; empty = its root alone", "empty": True},
+    )
     embed_dim: int = field(default=768, metadata={"help": "width D of every token"})
-    depth: int = field(default=12, metadata={"help": "number of encoder blocks"})
+    depth: int = field(default=12, metadata={"help": "number of encoder blocks", "most": 1_000})
     num_heads: int = field(default=12, metadata={"help": "attention heads; divides embed_dim"})
     mlp_dim: int = field(default=3072, metadata={"help": "hidden width of each block's MLP"})
     class_token: bool = field(default=True, metadata={"help": "a learned token in front of the patches"})
     distillation_token: bool = field(default=False, metadata={"help": "a second one, with a head of its own (DeiT)"})
-    num_registers: int = field(default=0, metadata={"help": "learned tokens between these and the patches"})
+    num_registers: int = field(default=0, metadata={"help": "learned tokens between these and the patches", "least": 0})
     position: Position = field(
         default="learned",
         metadata={
@@ -148,72 +102,47 @@ class VitSpec:
     )
     prefix_positions: bool = field(default=True, metadata={"help": "learned positions of the prefix tokens too"})
     position_resample: Resample = field(
-        default="bicubic_antialias", metadata={"help": "how learned positions follow another grid of patches"}
+        default="bicubic_antialias",
+        metadata={"help": "how learned positions follow another grid of patches", "policy": "resamples positions by"},
     )
     pre_norm: bool = field(
         default=False, metadata={"help": "a LayerNorm before the first block, and no bias in the patch embedding"}
     )
     qkv_bias: QkvBias = field(default="qkv", metadata={"help": "which of query, key and value have a bias"})
-    layer_scale: float = field(default=0.0, metadata={"help": "first factor on each block's branches; 0 = none"})
+    layer_scale: float = field(
+        default=0.0, metadata={"help": "first factor on each block's branches; 0 = none", "within": FACTOR}
+    )
     gated_mlp: bool = field(
         default=False, metadata={"help": "two hidden projections, one of them activated, multiplied"}
     )
     activation: Activation = field(default="gelu", metadata={"help": "non-linearity of the MLP; gelu is exact (erf)"})
-    norm_eps: float = field(default=1e-6, metadata={"help": "epsilon of every LayerNorm"})
-    final_norm: FinalNorm = field(default="tokens", metadata={"help": "last LayerNorm on all tokens, or after pooling"})
+    norm_eps: float = field(default=1e-6, metadata={"help": "epsilon of every LayerNorm", "within": EPSILON})
+    final_norm: FinalNorm = field(
+        default="tokens", metadata={"help": "last LayerNorm on all tokens, after pooling, or none"}
+    )
     pool: Pool = field(
         default="cls",
         metadata={"help": "what the head reads: class token, mean of patch tokens, both, or a learned query's answer"},
     )
     pre_logits_dim: int = field(
-        default=0, metadata={"help": "hidden width (with tanh) of the paper's pre-training head; 0 = linear head"}
+        default=0,
+        metadata={"help": "hidden width (with tanh) of the paper's pre-training head; 0 = linear head", "least": 0},
     )
-    dropout: float = field(default=0.0, metadata={"help": "after the positions, attention projection and MLP layers"})
-    attention_dropout: float = field(default=0.0, metadata={"help": "on the attention weights"})
-    drop_path: float = field(default=0.0, metadata={"help": "stochastic depth of the last block, rising from 0"})
-
-    def __post_init__(self) -> None:
-        """Makes image_size a pair and checks everything."""
-        faults: list[str] = []
-        object.__setattr__(self, "image_size", _pair(self.image_size, faults))
-        for name, least in (
-            ("patch_size", 1),
-            ("in_channels", 1),
-            ("num_classes", 0),
-            ("embed_dim", 1),
-            ("depth", 1),
-            ("num_heads", 1),
-            ("mlp_dim", 1),
-            ("pre_logits_dim", 0),
-            ("num_registers", 0),
-        ):
-            value = getattr(self, name)
-            most = MOST.get(name, MOST_ANY)
-            if type(value) is not int or not least <= value <= most:
-                faults.append(f"{name} is {value!r}, not a whole number from {least} to {most:,}")
-        for name in ("dropout", "attention_dropout", "drop_path"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value < 1:
-                faults.append(f"{name} is {value!r}, not a number from 0 to below 1")
-        if not isinstance(self.layer_scale, int | float) or not 0 <= self.layer_scale <= 1:
-            faults.append(f"layer_scale is {self.layer_scale!r}, not a number from 0 to 1")
-        if not isinstance(self.norm_eps, int | float) or not 0 < self.norm_eps < 1:
-            faults.append(f"norm_eps is {self.norm_eps!r}, not a number between 0 and 1")
-        for name, options in CHOICES.items():
-            if getattr(self, name) not in options:
-                faults.append(f"{name} is {getattr(self, name)!r}, allowed: {', '.join(map(repr, options))}")
-        for name in ("class_token", "distillation_token", "prefix_positions", "pre_norm", "gated_mlp"):
-            if not isinstance(getattr(self, name), bool):
-                faults.append(f"{name} is {getattr(self, name)!r}, not true or false")
-        if not faults:
-            faults += self._contradictions()
-        if faults:
-            raise ConfigError(list_faults(faults))
+    dropout: float = field(
+        default=0.0, metadata={"help": "after the positions, attention projection and MLP layers", "within": SHARE}
+    )
+    attention_dropout: float = field(default=0.0, metadata={"help": "on the attention weights", "within": SHARE})
+    drop_path: float = field(
+        default=0.0, metadata={"help": "stochastic depth of the last block, rising from 0", "within": SHARE}
+    )
 
     def _contradictions(self) -> Iterable[str]:
         height, width = self.image_size
         if height % self.patch_size or width % self.patch_size:
             yield f"image_size {height}x{width} is not a multiple of patch_size {self.patch_size}"
+        if self.patch_size % stem_stride(self.stem_depths):
+            stride = stem_stride(self.stem_depths)
+            yield f"patch_size {self.patch_size} is not a multiple of {stride}, the stride of stem_depths"
         if self.embed_dim % self.num_heads:
             yield f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
         if self.pool in ("cls", "cls_mean") and not self.class_token:
@@ -228,6 +157,8 @@ class VitSpec:
             yield f"position 'rope' needs heads of a multiple of 4 wide, not {self.embed_dim // self.num_heads}"
         if self.position.startswith("relative") and (not self.class_token or self.num_prefix_tokens != 1):
             yield f"position {self.position!r} knows one prefix token, the class token"
+        if self.position == "learned" and self.position_resample == "geometric":
+            yield "position_resample 'geometric' is for tables of relative positions, not for learned ones"
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -257,11 +188,17 @@ class VitSpec:
             return 2 * self.embed_dim
         return self.pre_logits_dim or self.embed_dim * (1 + self.distillation_token)
 
+    @property
+    def _kernel(self) -> int:
+        """Numbers that the patch embedding reads for one token."""
+        side = self.patch_size // stem_stride(self.stem_depths)
+        return stem_channels(self.stem_depths, self.in_channels) * side**2
+
     def num_parameters(self) -> int:
         """Learned numbers of the module this spec builds, in closed form (a test compares it with the module)."""
         D, M, A = self.embed_dim, self.mlp_dim, self.num_heads
         h, w = self.grid
-        patch = self.in_channels * self.patch_size**2 * D + (2 * D if self.pre_norm else D)
+        patch = self._kernel * D + (2 * D if self.pre_norm else D) + stem_parameters(self.stem_depths, self.in_channels)
         positions = self.num_positions * D if self.position == "learned" else 0
         table = A * ((2 * h - 1) * (2 * w - 1) + 3)
         tables = {"relative": self.depth * table, "relative_shared": table}.get(self.position, 0)
@@ -271,8 +208,8 @@ class VitSpec:
         pool = D + 4 * (D + 1) * D + 2 * D + (D + 1) * M + (M + 1) * D if self.pool == "attention" else 0
         pre_logits = ((2 if self.pool == "cls_mean" else 1) * D + 1) * self.pre_logits_dim
         head = (self.feature_dim + 1 + self.distillation_token) * self.num_classes
-        prefix = self.num_prefix_tokens * D
-        return patch + prefix + positions + tables + self.depth * block + 2 * D + pool + pre_logits + head
+        prefix, norm = self.num_prefix_tokens * D, 2 * D * (self.final_norm != "none")
+        return patch + prefix + positions + tables + self.depth * block + norm + pool + pre_logits + head
 
     def macs(self, image_size: tuple[int, int] | None = None) -> int:
         """Multiply-accumulates of one picture's forward pass: matrix products and attention, nothing element-wise."""
@@ -281,50 +218,180 @@ class VitSpec:
         D, M, patches = self.embed_dim, self.mlp_dim, h * w
         tokens = patches + self.num_prefix_tokens
         block = tokens * (4 * D * D + (2 + self.gated_mlp) * D * M) + 2 * tokens * tokens * D
-        pool = tokens * 2 * D * D + 2 * D * D + 2 * tokens * D + 2 * D * M if self.pool == "attention" else 0
+        pool = patches * 2 * D * D + 2 * D * D + 2 * patches * D + 2 * D * M if self.pool == "attention" else 0
         head = (2 if self.pool == "cls_mean" else 1) * D * self.pre_logits_dim + self.feature_dim * self.num_classes
-        return patches * self.in_channels * self.patch_size**2 * D + self.depth * block + pool + head
+        stem = stem_macs(self.stem_depths, self.in_channels, spec.image_size)
+        return stem + patches * self._kernel * D + self.depth * block + pool + head
+
+    def facts(self) -> Mapping[str, str]:
+        """What to tell people."""
+        (height, width), (rows, columns) = self.image_size, self.grid
+        head = f"{self.num_classes:,} outputs" if self.num_classes else "no head"
+        hidden = f", hidden layer of {self.pre_logits_dim} with tanh" if self.pre_logits_dim else ""
+        registers = f", {self.num_registers} registers" if self.num_registers else ""
+        blocks = "" if self.stem_depths is None else ", ".join(map(str, self.stem_depths)) or "no"
+        stem = f" behind a ResNet of {blocks} blocks" if blocks else ""
+        table = self.position == "learned" or self.position.startswith("relative")
+        norm = {"tokens": "last norm on all tokens", "pooled": "last norm on the pooled token", "none": "no last norm"}
+        return {
+            "picture": f"{self.in_channels} channels, {height}x{width}, patches of {self.patch_size}{stem}, "
+            f"grid {rows}x{columns}",
+            "encoder": f"width {self.embed_dim}, depth {self.depth}, {self.num_heads} heads, "
+            f"{'gated ' if self.gated_mlp else ''}MLP {self.mlp_dim} ({self.activation})",
+            "details": f"bias on {self.qkv_bias}, LayerNorm eps {self.norm_eps:g}{registers}",
+            "positions": self.position + (f", other sizes by {self.position_resample}" if table else ""),
+            "head": f"{head}{hidden}, reads {self.pool}, {norm[self.final_norm]}",
+        }
 
 
-CHOICES: Mapping[str, tuple[str, ...]] = {
-    "position": Position.__args__,  # type: ignore[attr-defined]
-    "position_resample": Resample.__args__,  # type: ignore[attr-defined]
-    "qkv_bias": QkvBias.__args__,  # type: ignore[attr-defined]
-    "activation": Activation.__args__,  # type: ignore[attr-defined]
-    "final_norm": FinalNorm.__args__,  # type: ignore[attr-defined]
-    "pool": Pool.__args__,  # type: ignore[attr-defined]
-}
+class ClipFields(VitFields, total=False):
+    """The fields of ClipSpec, as keywords for Clip. A test holds the two to each other."""
+
+    projection_dim: int
+    text: TextSpec | None
+    logit_bias: bool
 
 
-AnySpec: TypeAlias = VitSpec
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec(VitSpec):
+    """An image tower, said as a VitSpec, whose embeddings share a space with those of a text tower.
+
+    Radford et al., 2021, arXiv:2103.00020, section 2.4. Raises ConfigError listing every fault at once.
+    """
+
+    title: ClassVar[str] = "CLIP"
+    num_classes: int = field(default=0, metadata={"help": "outputs of a head on the embedding; 0 = none", "least": 0})
+    projection_dim: int = field(
+        default=0,
+        metadata={"help": "width of the shared space, by a linear layer without bias; 0 = embed_dim", "least": 0},
+    )
+    text: TextSpec | None = field(default=None, metadata={"help": "the text tower; none = the image half alone"})
+    logit_bias: bool = field(default=False, metadata={"help": "similarities have a bias, as SigLIP's"})
+
+    def _contradictions(self) -> Iterable[str]:
+        yield from super()._contradictions()
+        if self.distillation_token or self.pre_logits_dim or self.pool == "cls_mean":
+            yield "projection_dim starts from one pooled token: no distillation_token, pre_logits_dim, pool 'cls_mean'"
+        if self.logit_bias and self.text is None:
+            yield "logit_bias is for similarities with texts; it needs a text tower"
+
+    @property
+    def feature_dim(self) -> int:
+        """E: width of the shared space, which a head reads as well."""
+        return self.projection_dim or super().feature_dim
+
+    def num_parameters(self) -> int:
+        """Learned numbers of the module this spec builds, in closed form (a test compares it with the module)."""
+        text = 0 if self.text is None else self.text.num_parameters(self.feature_dim) + 1 + self.logit_bias
+        return super().num_parameters() + self.embed_dim * self.projection_dim + text
+
+    def macs(self, image_size: tuple[int, int] | None = None) -> int:
+        """Of one picture's embedding, as VitSpec's: texts are embedded once for many pictures."""
+        return super().macs(image_size) + self.embed_dim * self.projection_dim
+
+    def facts(self) -> Mapping[str, str]:
+        """What to tell people."""
+        text = self.text
+        said = "none, the image half alone"
+        if text is not None:
+            said = f"width {text.embed_dim}, depth {text.depth}, {text.num_heads} heads, MLP {text.mlp_dim}"
+            said += f", up to {text.context_length} tokens"
+        return {**super().facts(), "shared space": f"{self.feature_dim} wide", "text": said}
+
+
+class MaeFields(VitFields, total=False):
+    """The fields of MaeSpec, as keywords for MaskedAutoencoder. A test holds the two to each other."""
+
+    decoder_dim: int
+    decoder_depth: int
+    decoder_heads: int
+    decoder_mlp_dim: int
+    norm_pix_loss: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaeSpec(VitSpec):
+    """A masked autoencoder: an encoder, said as a VitSpec, and a decoder to pixels, narrower and shallower.
+
+    He et al., 2022, arXiv:2111.06377, section 3 and table 1. Raises ConfigError listing every fault at once.
+    """
+
+    title: ClassVar[str] = "MAE"
+    num_classes: int = field(default=0, metadata={"help": "outputs of a head on the encoder; 0 = none", "least": 0})
+    decoder_dim: int = field(default=512, metadata={"help": "width of the decoder's tokens"})
+    decoder_depth: int = field(default=8, metadata={"help": "number of decoder blocks", "most": 1_000})
+    decoder_heads: int = field(default=16, metadata={"help": "the decoder's attention heads; divides decoder_dim"})
+    decoder_mlp_dim: int = field(default=2048, metadata={"help": "hidden width of each decoder block's MLP"})
+    norm_pix_loss: bool = field(
+        default=False, metadata={"help": "predicts each patch's pixels normalised by their own mean and variance"}
+    )
+
+    def _contradictions(self) -> Iterable[str]:
+        yield from super()._contradictions()
+        if not self.class_token or self.num_prefix_tokens > 1:
+            yield "a masked autoencoder has one prefix token, the class token"
+        if self.position != "learned" or not self.prefix_positions:
+            yield "a masked autoencoder has a table of positions, the class token's too: position 'learned'"
+        if self.decoder_dim % self.decoder_heads:
+            yield f"decoder_dim {self.decoder_dim} is not a multiple of decoder_heads {self.decoder_heads}"
+        for name, width in (("embed_dim", self.embed_dim), ("decoder_dim", self.decoder_dim)):
+            if width % 4:
+                yield f"{name} {width} is not a multiple of 4, which the table of sines and cosines needs"
+
+    @property
+    def decoder(self) -> VitSpec:
+        """The decoder's blocks, as those of an encoder."""
+        return VitSpec(
+            image_size=self.image_size,
+            patch_size=self.patch_size,
+            in_channels=self.in_channels,
+            num_classes=0,
+            embed_dim=self.decoder_dim,
+            depth=self.decoder_depth,
+            num_heads=self.decoder_heads,
+            mlp_dim=self.decoder_mlp_dim,
+            qkv_bias=self.qkv_bias,
+            layer_scale=self.layer_scale,
+            gated_mlp=self.gated_mlp,
+            activation=self.activation,
+            norm_eps=self.norm_eps,
+            dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
+        )
+
+    def num_parameters(self) -> int:
+        """Numbers of the module this spec builds, in closed form (a test compares it with the module)."""
+        # The decoder is an encoder of as many tokens, its mask token in the class token's place; instead of projecting
+        # patches to its tokens, it projects the encoder's tokens to them, and them to patches.
+        pixels = self.in_channels * self.patch_size**2
+        return super().num_parameters() + self.decoder.num_parameters() + self.embed_dim * self.decoder_dim + pixels
+
+    def facts(self) -> Mapping[str, str]:
+        """What to tell people."""
+        target = "each patch's normalised pixels" if self.norm_pix_loss else "pixels"
+        said = f"width {self.decoder_dim}, depth {self.decoder_depth}, {self.decoder_heads} heads, "
+        return {**super().facts(), "decoder": f"{said}MLP {self.decoder_mlp_dim}, predicts {target}"}
+
+
+AnySpec: TypeAlias = VitSpec | SwinSpec
 """The spec of any image model."""
+
+Arch = Literal["vit", "clip", "mae", "swin"]
+SPECS: Mapping[str, type[AnySpec]] = {"vit": VitSpec, "clip": ClipSpec, "mae": MaeSpec, "swin": SwinSpec}
+"""The spec of each architecture."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """Any model vitkit can build: the architecture's name in `build.BUILDERS` and its spec, as files store it."""
 
-    arch: Literal["vit"]
-    spec: AnySpec
+    arch: Arch
+    spec: AnySpec = field(metadata={"chosen_by": ("arch", SPECS)})
     format: Literal[1] = 1
 
-
-def vit_spec(fields: Mapping[str, Any]) -> VitSpec:
-    """A VitSpec from keywords; a foreign or misspelt keyword is a ConfigError that names ours."""
-    ours = {entry.name for entry in dataclasses.fields(VitSpec)}
-    faults = []
-    for name in fields:
-        if name in FOREIGN_WORDS:
-            faults.append(f"{name!r} is called {FOREIGN_WORDS[name]} here")
-        elif name not in ours:
-            faults.append(f"VisionTransformer has no keyword {name!r}{nearest(name, ours)}")
-    if faults:
-        raise ConfigError(list_faults(faults))
-    return VitSpec(**fields)
-
-
-def _pair(value: object, faults: list[str]) -> tuple[int, ...]:
-    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, tuple | list) else ()
-    if len(pair) != 2 or not all(type(side) is int and 0 < side <= MOST_ANY for side in pair):
-        faults.append(f"image_size is {value!r}, not a positive whole number or a pair (height, width)")
-    return pair
+    def __post_init__(self) -> None:
+        """Checks that the spec is the architecture's."""
+        kind = SPECS.get(self.arch)
+        if kind is None or type(self.spec) is not kind:
+            known = ", ".join(f"{arch!r} with a {spec.__name__}" for arch, spec in SPECS.items())
+            raise ConfigError(f"arch is {self.arch!r} with a {type(self.spec).__name__}; allowed: {known}")

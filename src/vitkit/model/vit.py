@@ -14,10 +14,10 @@ from typing import Self, Unpack
 import torch
 from torch import Tensor, nn
 
-from vitkit.errors import ConfigError
 from vitkit.model.base import Card, Features, ImageModel
 from vitkit.model.block import Block
 from vitkit.model.embed import PatchEmbed, zeros_token
+from vitkit.model.fields import from_keywords
 from vitkit.model.head import AttentionPool, PreLogits, zeros_head
 from vitkit.model.position import (
     Places,
@@ -28,7 +28,7 @@ from vitkit.model.position import (
     rotation,
     sincos_positions,
 )
-from vitkit.model.spec import VitFields, VitSpec, vit_spec
+from vitkit.model.spec import VitFields, VitSpec
 
 __all__ = ["Card", "Features", "VisionTransformer"]
 
@@ -44,10 +44,12 @@ class VisionTransformer(ImageModel):
 
     def __init__(self, **fields: Unpack[VitFields]) -> None:
         super().__init__()
-        spec = vit_spec(fields)
+        spec = from_keywords(VitSpec, fields, owner="VisionTransformer")
         self.spec = spec
         D, K = spec.embed_dim, spec.num_classes
-        self.patch_embed = PatchEmbed(spec.patch_size, spec.in_channels, D, bias=not spec.pre_norm)
+        self.patch_embed = PatchEmbed(
+            spec.patch_size, spec.in_channels, D, bias=not spec.pre_norm, stem_depths=spec.stem_depths
+        )
         self.cls_token = zeros_token(D) if spec.class_token else None
         self.dist_token = zeros_token(D) if spec.distillation_token else None
         self.reg_token = zeros_token(D, spec.num_registers) if spec.num_registers else None
@@ -86,7 +88,7 @@ class VisionTransformer(ImageModel):
 
     def features(self, pixels: Tensor, layers: Sequence[int] = ()) -> Features:
         """Tokens of the encoder, and the outputs of the blocks numbered in `layers` (from 0; -1 is the last)."""
-        asked = [self._block_number(layer) for layer in layers]
+        asked = [self.block_number(layer) for layer in layers]
         patches, grid = self.patch_embed(pixels)
         x = self.norm_pre(self.pos_drop(self.add_positions(patches, grid)))
         places = self.places(grid, x)
@@ -103,7 +105,7 @@ class VisionTransformer(ImageModel):
         """One vector per picture, [B, D], or two side by side, [B, 2D]."""
         prefix, patches = features.prefix_tokens, features.patch_tokens
         if self.attn_pool is not None:
-            return self.attn_pool(torch.cat([prefix, patches], dim=1))  # type: ignore[no-any-return]
+            return self.attn_pool(patches)  # type: ignore[no-any-return]
         if self.spec.pool == "mean":
             return patches.mean(dim=1)
         if self.spec.pool == "cls_mean":
@@ -135,11 +137,11 @@ class VisionTransformer(ImageModel):
         return torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1) if P else patches
 
     def places(self, grid: tuple[int, int], x: Tensor) -> Places:
-        """What the blocks' attention is told of a grid; `x` gives device and dtype."""
+        """What the blocks' attention is told of a grid; `x` gives the device."""
         spec = self.spec
         if spec.position == "rope":
-            sin, cos = rotation(grid, spec.embed_dim // spec.num_heads, device=x.device)
-            return Places(rotation=(sin.to(x.dtype), cos.to(x.dtype)))
+            width, P = spec.embed_dim // spec.num_heads, spec.num_prefix_tokens
+            return Places(rotation=rotation(grid, width, num_prefix=P, device=x.device))
         if not spec.position.startswith("relative"):
             return Places()
         places = Places(pairs=relative_pairs(grid, device=x.device), grid=grid)
@@ -173,8 +175,3 @@ class VisionTransformer(ImageModel):
             return int(name.split(".")[1]) + 1
         first = ("patch_embed.", "cls_token", "dist_token", "reg_token", "pos_embed", "relative_bias", "norm_pre.")
         return 0 if name.startswith(first) else self.num_layers
-
-    def _block_number(self, layer: int) -> int:
-        if not -self.spec.depth <= layer < self.spec.depth:
-            raise ConfigError(f"layer {layer} is asked for; this model has the blocks 0 to {self.spec.depth - 1}")
-        return layer % self.spec.depth

@@ -18,7 +18,8 @@ from vitkit.model.build import model_spec
 from vitkit.model.spec import AnySpec
 
 Answer: TypeAlias = dict[str, Tensor]
-"""Any of "logits" [B, K], "tokens" [B, P + h*w, D] (after the final norm), "patch_tokens", "embedding"."""
+"""Any of "logits" [B, K], "tokens" [B, P + h*w, D] (after the final norm), "patch_tokens", "embedding", and of two
+towers "text_embedding" [T, E] and "similarity" [B, T]."""
 Answering: TypeAlias = Callable[[Tensor], Answer]
 """From pixels [B, C, H, W]."""
 
@@ -35,6 +36,8 @@ class Foreign:
     """The bare weight file in the folder; None: the folder itself is read."""
     spec: AnySpec | None = None
     """Of a bare file: what a preset would say."""
+    texts: Tensor | None = None
+    """Token ids [T, N] that a text tower is asked about."""
 
     def preset(self) -> Preset | None:
         """A preset for the bare file."""
@@ -50,7 +53,7 @@ class Foreign:
             mean=(0.5,) * self.spec.in_channels,
             std=(0.5,) * self.spec.in_channels,
         )
-        return Preset(model_spec(self.spec), preprocess, "made by a test", None, None, None, imagenet1k=False)
+        return Preset(model_spec(self.spec), preprocess, "made by a test", None, None, None, imagenet1k=False, timm="")
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def transformers_folder(folder: Path, module: Any, *, processor: Mapping[str, An
     """Randomises a transformers model and saves it with an image processor's configuration."""
     randomise(module)
     module.save_pretrained(folder)
-    size = module.config.image_size
+    size = getattr(module.config, "vision_config", module.config).image_size
     size = [size, size] if isinstance(size, int) else list(size)
     squash = {"image_processor_type": "ViTImageProcessor", "size": {"height": size[0], "width": size[1]}}
     content = {**squash, **STATISTICS, **(processor or {})}

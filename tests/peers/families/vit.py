@@ -1,33 +1,43 @@
 """ViT and what shares its tensors exactly (AugReg, DINO)."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from peers.families.row import Answer, Foreign, Row, timm_answer, timm_back, timm_folder, transformers_folder
+from peers.families.row import Answer, Foreign, Row, bare_file, timm_answer, timm_back, timm_folder, transformers_folder
 
 SIZES = {"hidden_size": 40, "num_hidden_layers": 3, "num_attention_heads": 5, "intermediate_size": 96}
-KEY_BIAS = (r".*key\.bias",)
+KEY_BIAS = (r".*key\.bias", r".*k_proj\.bias")
+CLASSIFIER, MODEL = "ViTForImageClassification", "ViTModel"
+IN_MEMORY = "transformers 5 in memory"
 
 
 def answer(module: Any, pixels: Tensor) -> Answer:
-    """Of transformers' ViTForImageClassification."""
-    out = module.vit(pixels, interpolate_pos_encoding=True)
-    return {"tokens": out.last_hidden_state, "logits": module.classifier(out.last_hidden_state[:, 0])}
+    """Of transformers' ViTForImageClassification, or of ViTModel, whose embedding is the pooler's."""
+    out = getattr(module, "vit", module)(pixels, interpolate_pos_encoding=True)
+    tokens = out.last_hidden_state
+    if not hasattr(module, "classifier"):
+        return {"tokens": tokens, "embedding": out.pooler_output}
+    return {"tokens": tokens, "logits": module.classifier(tokens[:, 0])}
 
 
-def write_transformers(folder: Path) -> Foreign:
+def write_transformers(folder: Path, *, kind: str, in_memory: bool = False) -> Foreign:
+    """The names on disk, or, of a state_dict(), those in memory."""
     import transformers
 
     config = transformers.ViTConfig(image_size=48, patch_size=16, num_labels=11, **SIZES)
-    return Foreign(transformers_folder(folder, transformers.ViTForImageClassification(config)), answer)
+    module = transformers_folder(folder, getattr(transformers, kind)(config))
+    if in_memory:
+        bare_file(folder, module.state_dict(), "model.safetensors")
+    return Foreign(module, answer)
 
 
-def back_transformers(folder: Path) -> Foreign:
+def back_transformers(folder: Path, *, kind: str) -> Foreign:
     import transformers
 
-    return Foreign(transformers.ViTForImageClassification.from_pretrained(folder).eval(), answer)
+    return Foreign(getattr(transformers, kind).from_pretrained(folder).eval(), answer)
 
 
 def write_timm(folder: Path) -> Foreign:
@@ -41,16 +51,24 @@ def write_timm(folder: Path) -> Foreign:
 
 OTHER = ((64, 64), (32, 32), (80, 48))
 
-ROWS = [
-    Row(
-        "ViT",
-        "transformers",
-        write_transformers,
-        back_transformers,
+
+def transformers_row(family: str, kind: str, layout: str = "transformers", *, gradients: bool = False) -> Row:
+    return Row(
+        family,
+        layout,
+        partial(write_transformers, kind=kind, in_memory=layout == IN_MEMORY),
+        partial(back_transformers, kind=kind),
         "hf",
         sizes=OTHER,
         unseen=KEY_BIAS,
-        gradients=True,
-    ),
+        gradients=gradients,
+    )
+
+
+ROWS = [
+    transformers_row("ViT", CLASSIFIER, gradients=True),
+    transformers_row("ViT", CLASSIFIER, IN_MEMORY),
+    transformers_row("ViT, hidden layer, no head", MODEL),
+    transformers_row("ViT, hidden layer, no head", MODEL, IN_MEMORY),
     Row("ViT", "timm", write_timm, timm_back, "timm", sizes=OTHER),
 ]

@@ -1,69 +1,39 @@
-"""ViT as transformers, timm and Google write it (also DINO, AugReg, in21k with its hidden head layer).
+"""ViT as transformers and timm write it (also DINO, AugReg, in21k with its hidden head layer).
 
-Checked against transformers 5.23 (models/vit/modeling_vit.py and the names its save_pretrained writes), timm 1.0.31
-(models/vision_transformer.py, `_load_weights` for Google's arrays) and google-research/vision_transformer.
+Checked against transformers 5.23 (models/vit/modeling_vit.py and the names its save_pretrained writes) and timm 1.0.31
+(models/vision_transformer.py).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from vitkit.checkpoint.dialect import Dialect, Family, Layout, Outputs, Words, plain
-from vitkit.checkpoint.namemap import Op, Rule, concat_rows
+from vitkit.checkpoint.namemap import Rule, concat_rows
 from vitkit.model.spec import VitSpec
 
 __all__ = [
     "FAMILY",
+    "POOLER_DROPPED",
+    "POOLER_READ",
     "TRANSFORMERS5_VIT_BLOCKS",
     "TRANSFORMERS_ACTIVATIONS",
     "TRANSFORMERS_VIT_BLOCKS",
+    "TRANSFORMERS_VIT_ENDS",
     "TRANSFORMERS_VIT_HOLDS",
-    "convolution",
-    "kernel",
+    "pooler_config",
+    "pooler_fields",
+    "pooler_refuses",
     "timm_ratio",
+    "timm_vit_arguments",
+    "timm_vit_fields",
+    "timm_vit_refuses",
     "transformers_vit_config",
     "transformers_vit_fields",
 ]
 
-
-def _kernel(tensors: Sequence[Tensor], spec: Any) -> Tensor:
-    return tensors[0].T
-
-
-def _convolution(tensors: Sequence[Tensor], spec: Any) -> Tensor:
-    return tensors[0].permute(3, 2, 0, 1)  # HWIO to OIHW
-
-
-def _heads_to_rows(tensors: Sequence[Tensor], spec: Any) -> Tensor:
-    return torch.cat([kernel.flatten(1).T for kernel in tensors])  # each [D, A, D/A] to [D, D]
-
-
-def _heads_bias_to_rows(tensors: Sequence[Tensor], spec: Any) -> Tensor:
-    return torch.cat([bias.flatten() for bias in tensors])  # each [A, D/A] to [D]
-
-
-def _rows_from_heads(tensors: Sequence[Tensor], spec: Any) -> Tensor:
-    return tensors[0].flatten(0, 1).T  # [A, D/A, D] to [D, D]
-
-
-def _split_heads(tensor: Tensor, spec: Any, count: int) -> list[Tensor]:
-    return [rows.T.reshape(spec.embed_dim, spec.num_heads, -1) for rows in tensor.chunk(count)]
-
-
-kernel = Op(_kernel, lambda tensor, spec, count: [tensor.T])
-convolution = Op(_convolution, lambda tensor, spec, count: [tensor.permute(2, 3, 1, 0)])
-heads_to_rows = Op(_heads_to_rows, _split_heads)
-heads_bias_to_rows = Op(
-    _heads_bias_to_rows, lambda tensor, spec, count: [b.reshape(spec.num_heads, -1) for b in tensor.chunk(count)]
-)
-rows_from_heads = Op(
-    _rows_from_heads, lambda tensor, spec, count: [tensor.T.reshape(spec.num_heads, -1, spec.embed_dim)]
-)
 
 POOLER_UNREAD = "transformers' classifier reads the class token, not the pooler"
 MASKED_ONLY = "only used in masked pre-training"
@@ -118,52 +88,6 @@ TRANSFORMERS5_VIT_BLOCKS = (
 POOLER_READ = (Rule("{base}pooler.dense.{p}", "pre_logits.fc.{p}"),)
 POOLER_DROPPED = (Rule("{base}pooler.dense.{p}", None, why=POOLER_UNREAD),)
 
-# Google's AugReg and original ViT arrays.
-GOOGLE_VIT = (
-    Rule("cls", "cls_token"),
-    Rule("Transformer/posembed_input/pos_embedding", "pos_embed"),
-    Rule("embedding/kernel", "patch_embed.proj.weight", op=convolution),
-    Rule("embedding/bias", "patch_embed.proj.bias"),
-    Rule("Transformer/encoderblock_{i}/LayerNorm_0/scale", "blocks.{i}.norm1.weight"),
-    Rule("Transformer/encoderblock_{i}/LayerNorm_0/bias", "blocks.{i}.norm1.bias"),
-    Rule(
-        (
-            "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/query/kernel",
-            "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/key/kernel",
-            "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/value/kernel",
-        ),
-        "blocks.{i}.attn.qkv.weight",
-        op=heads_to_rows,
-    ),
-    Rule(
-        (
-            "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/query/bias",
-            "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/key/bias",
-            "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/value/bias",
-        ),
-        "blocks.{i}.attn.qkv.bias",
-        op=heads_bias_to_rows,
-    ),
-    Rule(
-        "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/out/kernel",
-        "blocks.{i}.attn.proj.weight",
-        op=rows_from_heads,
-    ),
-    Rule("Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/out/bias", "blocks.{i}.attn.proj.bias"),
-    Rule("Transformer/encoderblock_{i}/LayerNorm_2/scale", "blocks.{i}.norm2.weight"),
-    Rule("Transformer/encoderblock_{i}/LayerNorm_2/bias", "blocks.{i}.norm2.bias"),
-    Rule("Transformer/encoderblock_{i}/MlpBlock_3/Dense_0/kernel", "blocks.{i}.mlp.fc1.weight", op=kernel),
-    Rule("Transformer/encoderblock_{i}/MlpBlock_3/Dense_0/bias", "blocks.{i}.mlp.fc1.bias"),
-    Rule("Transformer/encoderblock_{i}/MlpBlock_3/Dense_1/kernel", "blocks.{i}.mlp.fc2.weight", op=kernel),
-    Rule("Transformer/encoderblock_{i}/MlpBlock_3/Dense_1/bias", "blocks.{i}.mlp.fc2.bias"),
-    Rule("Transformer/encoder_norm/scale", "norm.weight"),
-    Rule("Transformer/encoder_norm/bias", "norm.bias"),
-    Rule("pre_logits/kernel", "pre_logits.fc.weight", op=kernel),
-    Rule("pre_logits/bias", "pre_logits.fc.bias"),
-    Rule("head/kernel", "head.weight", op=kernel),
-    Rule("head/bias", "head.bias"),
-)
-
 LAYOUTS: Mapping[str, Layout] = {
     # Our names are timm's, so the native layout and timm's are one.
     "timm/vit": Layout(
@@ -199,12 +123,6 @@ LAYOUTS: Mapping[str, Layout] = {
         rules=(*TRANSFORMERS_VIT_ENDS, *TRANSFORMERS5_VIT_BLOCKS, *POOLER_READ),
         implies=plain("bicubic"),
         bound={"base": ""},
-    ),
-    "google/vit": Layout(
-        arch="vit",
-        marks=("Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel", "embedding/kernel"),
-        rules=GOOGLE_VIT,
-        implies=plain("bilinear_align_corners"),
     ),
 }
 
@@ -269,23 +187,27 @@ TRANSFORMERS_VIT_HOLDS: Mapping[str, tuple[Any, ...]] = {
     "qkv_bias": ("qkv", "none"),
     "layer_scale": (0.0,),
     "gated_mlp": (False,),
+    "stem_depths": (None,),
     "final_norm": ("tokens",),
     "pool": ("cls",),
 }
 
 
-def _fields(words: Words, outputs: Outputs) -> dict[str, Any]:
+def pooler_fields(words: Words, outputs: Outputs) -> dict[str, Any]:
+    """`transformers_vit_fields`, and the pooler as our hidden head layer."""
     if outputs.pre_logits_dim:
         words.only("pooler_act", "tanh")
     return {**transformers_vit_fields(words, outputs), "pre_logits_dim": outputs.pre_logits_dim}
 
 
-def _config(spec: VitSpec) -> dict[str, Any]:
+def pooler_config(spec: VitSpec) -> dict[str, Any]:
+    """The same, the other way."""
     pooler = {"pooler_output_size": spec.pre_logits_dim, "pooler_act": "tanh"} if spec.pre_logits_dim else {}
     return {**transformers_vit_config(spec), **pooler}
 
 
-def _refuses(spec: VitSpec) -> Iterable[str]:
+def pooler_refuses(spec: VitSpec) -> Iterable[str]:
+    """Why transformers' classes with a pooler can't hold a spec."""
     if spec.num_classes and spec.pre_logits_dim:
         yield "its classifier has no hidden layer before the head"
 
@@ -296,9 +218,9 @@ TRANSFORMERS_VIT = Dialect(
     classes=("ViTForImageClassification", "ViTModel"),
     layouts=("transformers/vit", "transformers/vit-model"),
     holds=TRANSFORMERS_VIT_HOLDS,
-    refuses=_refuses,
-    fields=_fields,
-    config=_config,
+    refuses=pooler_refuses,
+    fields=pooler_fields,
+    config=pooler_config,
 )
 
 
@@ -340,7 +262,7 @@ TIMM_POOLS = {"token": "cls", "avg": "mean", "map": "attention"}
 POOLS_FOR_TIMM = {ours: theirs for theirs, ours in TIMM_POOLS.items()}
 
 
-def _timm_fields(words: Words, outputs: Outputs) -> dict[str, Any]:
+def timm_vit_fields(words: Words, outputs: Outputs) -> dict[str, Any]:
     """From timm's constructor arguments; the caller has put the architecture's own under those of the file."""
     embed_dim = words.get("embed_dim", 768)
     pool = words.one_of("global_pool", TIMM_POOLS, "token")
@@ -374,7 +296,8 @@ def _timm_fields(words: Words, outputs: Outputs) -> dict[str, Any]:
     return fields
 
 
-def _timm_arguments(spec: VitSpec) -> dict[str, Any]:
+def timm_vit_arguments(spec: VitSpec) -> dict[str, Any]:
+    """timm's constructor arguments for a spec: all, since an architecture may have others than the class."""
     return {
         "img_size": list(spec.image_size),
         "patch_size": spec.patch_size,
@@ -388,11 +311,11 @@ def _timm_arguments(spec: VitSpec) -> dict[str, Any]:
         "pos_embed": "learn" if spec.position == "learned" else "none",
         "global_pool": POOLS_FOR_TIMM[spec.pool],
         "fc_norm": spec.final_norm == "pooled",
-        **({} if spec.activation == "gelu" else {"act_layer": spec.activation}),
-        **({"reg_tokens": spec.num_registers} if spec.num_registers else {}),
-        **({} if spec.prefix_positions else {"no_embed_class": True}),
-        **({"pre_norm": True} if spec.pre_norm else {}),
-        **({"init_values": spec.layer_scale} if spec.layer_scale else {}),
+        "act_layer": spec.activation,
+        "reg_tokens": spec.num_registers,
+        "no_embed_class": not spec.prefix_positions,
+        "pre_norm": spec.pre_norm,
+        "init_values": spec.layer_scale or None,
     }
 
 
@@ -404,11 +327,14 @@ def timm_ratio(spec: VitSpec) -> float:
     return ratio
 
 
-def _timm_refuses(spec: VitSpec) -> Iterable[str]:
-    if spec.norm_eps != 1e-6:
+def timm_vit_refuses(spec: VitSpec) -> Iterable[str]:
+    """Why timm's ViT and its descendants can't hold a spec."""
+    if spec.norm_eps != 1e-6 and not (spec.norm_eps == 1e-5 and spec.pre_norm):  # CLIP's architectures have 1e-5
         yield f"it computes LayerNorm with eps 1e-6, these weights need {spec.norm_eps:g}"
     if spec.pre_logits_dim:
         yield "it has no hidden layer before the head"
+    if spec.final_norm == "none":
+        yield "it has a last LayerNorm"
 
 
 TIMM_VIT = Dialect(
@@ -420,11 +346,12 @@ TIMM_VIT = Dialect(
         "position": ("learned", "none"),
         "qkv_bias": ("qkv", "none"),
         "gated_mlp": (False,),
+        "stem_depths": (None,),
         "pool": tuple(POOLS_FOR_TIMM),
     },
-    refuses=_timm_refuses,
-    fields=_timm_fields,
-    config=_timm_arguments,
+    refuses=timm_vit_refuses,
+    fields=timm_vit_fields,
+    config=timm_vit_arguments,
 )
 
 FAMILY = Family(layouts=LAYOUTS, transformers=(TRANSFORMERS_VIT,), timm=(TIMM_VIT,))

@@ -1,0 +1,96 @@
+"""Presets are what the libraries say: timm's architectures and published configurations, torchvision's weights."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from vitkit.checkpoint.families import LAYOUTS, TIMM
+from vitkit.checkpoint.families.data2vec import TRANSFORMERS_DATA2VEC
+from vitkit.checkpoint.namemap import apply
+from vitkit.checkpoint.presets import PRESETS
+from vitkit.image.sources import from_timm
+from vitkit.model.build import build_empty
+
+pytestmark = pytest.mark.peer
+
+OF_TIMM = [name for name, preset in PRESETS.items() if preset.timm]
+
+
+def tree(module: nn.Module) -> str:
+    """What is printed of a module: its parts, their sizes, eps, ...; timm has two classes for the exact GELU."""
+    return str(module).replace("GELU(approximate='none')", "GELU()")
+
+
+def heads(module: nn.Module) -> list[int]:
+    return [part.num_heads for part in module.modules() if hasattr(part, "num_heads")]
+
+
+@pytest.mark.parametrize("name", OF_TIMM)
+def test_a_preset_is_timms_architecture(name: str) -> None:
+    import timm
+
+    preset = PRESETS[name]
+    spec, dialect = preset.model.spec, TIMM[preset.timm]
+    with torch.device("meta"):
+        theirs = timm.create_model(name, num_classes=spec.num_classes)
+        as_we_say = timm.create_model(name, num_classes=spec.num_classes, **dialect.config(spec))
+    assert type(theirs).__name__ == preset.timm.split()[0]
+    assert tree(as_we_say) == tree(theirs) and heads(as_we_say) == heads(theirs)
+    assert sum(p.numel() for p in theirs.parameters()) == spec.num_parameters()
+    shapes = {key: tensor.shape for key, tensor in build_empty(preset.model).state_dict().items()}
+    rules = LAYOUTS[dialect.layouts[0 if spec.num_classes else 1]].rules
+    assert apply(rules, theirs.state_dict(), spec, shapes, origin=name).state.keys() == shapes.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in OF_TIMM if PRESETS[name].hub_id])
+def test_a_preset_prepares_pictures_as_timm_publishes(name: str) -> None:
+    import timm
+
+    preset = PRESETS[name]
+    published = timm.get_pretrained_cfg((preset.hub_id or "").removeprefix("timm/"))
+    assert published is not None
+    assert from_timm(published.to_dict()) == preset.preprocess
+    assert published.license == preset.licence
+    assert (published.num_classes == 1000) == preset.imagenet1k
+    assert published.num_classes == preset.model.spec.num_classes or not preset.imagenet1k
+
+
+def test_torchvisions_presets_are_its_weights() -> None:
+    from torchvision.models import vision_transformer
+
+    entries = [
+        entry
+        for kind in vars(vision_transformer).values()
+        if isinstance(kind, type) and issubclass(kind, vision_transformer.WeightsEnum)
+        for entry in kind
+    ]
+    found = {}
+    for entry in entries:
+        name = entry.url.rsplit("/", 1)[1].rsplit("-", 1)[0]
+        preset, transform, meta = PRESETS[name], entry.transforms(), entry.meta
+        spec, preprocess = preset.model.spec, preset.preprocess
+        assert spec.num_parameters() == meta["num_params"] and spec.image_size == meta["min_size"]
+        assert preprocess.resize_size == (transform.resize_size[0],) * 2 and preprocess.resize == "shortest"
+        assert preprocess.size == (transform.crop_size[0],) * 2 and preprocess.crop == "center_round"
+        assert preprocess.interpolation == transform.interpolation.value
+        assert (list(preprocess.mean), list(preprocess.std)) == (transform.mean, transform.std)
+        assert preset.top1 == round(meta["_metrics"]["ImageNet-1K"]["acc@1"], 2)
+        assert (preset.licence == "cc-by-nc-4.0") == ("SWAG" in meta.get("license", ""))
+        found[name] = preset
+    assert len(found) == 10 and not any(preset.timm for preset in found.values())
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("data2vec")])
+def test_data2vecs_presets_are_transformers_models(name: str) -> None:
+    from transformers import Data2VecVisionConfig, Data2VecVisionForImageClassification
+
+    spec = dataclasses.replace(PRESETS[name].model.spec, num_classes=2)  # as many as its configuration's default
+    config = Data2VecVisionConfig(**TRANSFORMERS_DATA2VEC.config(spec))
+    with torch.device("meta"):
+        theirs = Data2VecVisionForImageClassification(config)
+    assert sum(p.numel() for p in theirs.parameters()) == spec.num_parameters()
+    if "base" in name:
+        published = Data2VecVisionConfig(use_relative_position_bias=True, layer_norm_eps=1e-6, drop_path_rate=0)
+        assert config.to_diff_dict() == published.to_diff_dict()
