@@ -7,6 +7,7 @@
 Forking after the imports makes a kill cost milliseconds. One thread, so that the fork is safe.
 """
 
+import math
 import os
 import random
 import signal
@@ -96,14 +97,18 @@ def newest(folder: Path) -> int:
 
 
 def kill_at_random(folder: Path, kills: int) -> None:
-    """Kills `kills` times, each at a random moment after the training got a little further."""
+    """Kills `kills` times, each at a random moment of a step, after the training got one or two steps further."""
     chance = random.Random(0)
     for _ in range(kills):
-        start = newest(folder)
+        start, first = newest(folder), math.inf
+        wanted = start + chance.randint(1, 2)
         child = fork(folder)
-        while newest(folder) < start + 1:
-            time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.08))
+        while (reached := newest(folder)) < wanted:
+            if reached > start:
+                first = min(first, time.monotonic())
+            time.sleep(0.001)
+        step_s = max(time.monotonic() - first, 0.01)  # of this machine: fast ones must not reach the end
+        time.sleep(chance.uniform(0, step_s))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status), "the training ended before it was killed: give it more steps"

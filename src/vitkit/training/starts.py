@@ -43,8 +43,8 @@ SCRATCH_PHOTOS = TrainSpec(
 """From scratch on photos."""
 
 FINE_TUNE = TrainSpec(
-    epochs=8,
-    lr=5e-4,
+    epochs=16,
+    lr=1e-3,
     layer_decay=0.75,
     label_smoothing=0.1,
     ema_decay=0.99,
