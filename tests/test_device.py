@@ -1,5 +1,9 @@
 """Devices and dtypes by name: what this machine has, or an error that lists what is allowed."""
 
+import ctypes
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -44,3 +48,28 @@ def test_dtypes_go_by_name_and_nothing_said_is_float32() -> None:
     for wrong in ("int8", "float64", "half", "", torch.float64, torch.int8):
         with pytest.raises(ConfigError, match="allowed: float32, bfloat16, float16"):
             parse_dtype(wrong)
+
+
+FAULTS = """
+import resource, sys
+import torch
+from vitkit.device import keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(16 * 2**20)  # 64 MiB: 16,384 pages
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+given_back = faults()
+keep_freed_memory()
+faults()
+print(given_back, faults())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
+def test_kept_memory_isnt_faulted_in_again() -> None:
+    result = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    given_back, kept = map(int, result.stdout.split())
+    assert kept < given_back / 10

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+
 import torch
 
 from vitkit.errors import ConfigError
 
-__all__ = ["has_native_bfloat16", "parse_dtype", "pick_device"]
+__all__ = ["has_native_bfloat16", "keep_freed_memory", "parse_dtype", "pick_device"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -56,3 +59,18 @@ def has_native_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Of glibc's malloc.h."""
+
+
+def keep_freed_memory() -> None:
+    """Asks glibc, on Linux, to keep what this process frees for its next allocations, until the process ends.
+
+    Otherwise each large activation is given back to the system and faulted in anew, page by page: measured, a quarter
+    of a training step of ViT-Ti/16 at 224 pixels. Results don't change. Elsewhere nothing happens.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

@@ -25,7 +25,7 @@ from vitkit.data.loader import Loader
 from vitkit.data.samples import MapDataset, Samples, Splits, open_data, read_dataset
 from vitkit.data.split import split
 from vitkit.data.store import Store, make_store
-from vitkit.device import has_native_bfloat16, pick_device
+from vitkit.device import has_native_bfloat16, keep_freed_memory, pick_device
 from vitkit.errors import CheckpointError, ConfigError, DataError, list_faults
 from vitkit.files import check_new_folder, new_folder, why_unwritten, writing
 from vitkit.image.preprocess import Preprocess
@@ -156,6 +156,8 @@ def train(
     if on_start is not None:
         on_start(run, folder)
 
+    if target.type == "cpu":
+        keep_freed_memory()
     with loader, evaluation:
         fitted = fit(
             module,

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitkit.model.position import NOWHERE, Places, RelativeBias, rotate
+from vitkit.model.products import attend_by_products, products_are_faster
 
 __all__ = ["Attend", "Attention"]
 
@@ -14,7 +15,7 @@ __all__ = ["Attend", "Attention"]
 class Attend(nn.Module):
     """softmax(q k^T / sqrt(head width) + bias) v: the tap. Everything that shapes the softmax passes through here.
 
-    Explanations hook this module and see q, k, v and bias; the fused kernel stays on, there is no second forward path.
+    Explanations hook this module and see q, k, v and bias; the fastest way to compute it stays on.
     """
 
     def __init__(self, dropout: float) -> None:
@@ -24,6 +25,8 @@ class Attend(nn.Module):
     def forward(self, q_BAND: Tensor, k_BAND: Tensor, v_BAND: Tensor, bias: Tensor | None = None) -> Tensor:
         """Queries, keys and values [B, A, N, D/A], additive bias [., ., N, N] or None; returns [B, A, N, D/A]."""
         dropout = self.dropout if self.training else 0.0
+        if not dropout and products_are_faster(q_BAND):
+            return attend_by_products(q_BAND, k_BAND, v_BAND, bias)
         return F.scaled_dot_product_attention(q_BAND, k_BAND, v_BAND, attn_mask=bias, dropout_p=dropout)
 
 
