@@ -42,6 +42,11 @@ class Task:
     epochs: int
     batch: int
     threads: int
+    dtype: str
+
+    @property
+    def autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == "bfloat16")
 
     @property
     def spec(self) -> VitSpec:
@@ -91,6 +96,7 @@ def train_vitkit(task: Task, watch: Watch, output: Path) -> tuple[nn.Module, lis
     from vitkit.data.loader import Loader
     from vitkit.data.samples import Samples, open_data
     from vitkit.data.store import make_store
+    from vitkit.device import keep_freed_memory, parse_dtype
     from vitkit.model.build import build
     from vitkit.model.spec import ModelSpec
     from vitkit.training.log import read_log
@@ -116,7 +122,6 @@ def train_vitkit(task: Task, watch: Watch, output: Path) -> tuple[nn.Module, lis
         label_smoothing=SMOOTHING,
         ema_decay=EMA_DECAY,
         augment=AugmentSpec(crop_scale=CROP_SCALE, flip=FLIP),
-        dtype="float32",
         save_every_s=float("inf"),
     )
     loader = Loader(
@@ -131,7 +136,8 @@ def train_vitkit(task: Task, watch: Watch, output: Path) -> tuple[nn.Module, lis
     )
     model = build(ModelSpec(arch="vit", spec=task.spec))
     cpu = torch.device("cpu")
-    fit(model, Classification(SMOOTHING), loader, None, spec, output, device=cpu, dtype=torch.float32)
+    keep_freed_memory()
+    fit(model, Classification(SMOOTHING), loader, None, spec, output, device=cpu, dtype=parse_dtype(task.dtype))
     rows = [row for row in read_log(output / "log.jsonl") if row["kind"] == "step"]
     watch.seconds = [row["seconds"] for row in rows]  # the loop's own clock: without checkpoints
     return model, [row["loss"] for row in rows]
@@ -196,7 +202,8 @@ def train_timm(task: Task, watch: Watch, output: Path) -> tuple[nn.Module, list[
         meter = AverageMeter()
         optimizer.zero_grad()
         for pixels, labels in loader:
-            loss = step(pixels, labels)["loss"]
+            with task.autocast:
+                loss = step(pixels, labels)["loss"]
             loss.backward()
             dispatch_clip_grad(step.get_clip_parameters(), value=CLIP_NORM)
             optimizer.step()
@@ -275,6 +282,7 @@ def train_transformers(task: Task, watch: Watch, output: Path) -> tuple[nn.Modul
         report_to="none",
         disable_tqdm=True,
         use_cpu=True,
+        bf16=task.dtype == "bfloat16",
     )
     model = ViTForImageClassification(config)
     trainer = Trainer(model, arguments, train_dataset=Files(), callbacks=[Clock()])
