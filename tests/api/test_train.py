@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
 import vitkit
-from small import picture_file
+from small import picture_file, small_folder
 from vitkit.api.train import RunSpec, train
 from vitkit.data import loader, store
 from vitkit.data.samples import Splits, read_arrays
@@ -158,6 +158,18 @@ class Own(Dataset[Any]):
 
     def __getitem__(self, at: int) -> tuple[Any, int]:
         return self.pictures[at], self.targets[at]
+
+
+def test_a_fine_tuned_model_sees_whole_pictures_where_its_checkpoint_cut_a_margin_off(tmp_path: Path) -> None:
+    start = small_folder(tmp_path / "start")
+    result = train(
+        flowers(tmp_path / "data"), model=start, image_size=24, settings={"epochs": 1}, output=tmp_path / "run"
+    )
+    before, after = (
+        json.loads((each / "vitkit.json").read_text())["card"]["preprocess"] for each in (start, result.model)
+    )
+    assert (before["size"], before["resize_size"]) == ([32, 32], [36, 36])
+    assert after == {**before, "size": [24, 24], "resize_size": [24, 24]}
 
 
 def test_ones_own_dataset_is_learnt_and_its_classes_named(tmp_path: Path) -> None:

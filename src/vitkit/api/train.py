@@ -227,7 +227,7 @@ def _start(
     num_classes: int,
     spec: TrainSpec,
 ) -> tuple[ImageModel, Preprocess]:
-    """The model to train and its preprocessing: the checkpoint's for so many classes, or those of a new small model."""
+    """The model to train and its preprocessing, whole pictures: a checkpoint's for so many classes, or a new model's."""
     torch.manual_seed(spec.seed)
     if model is None:
         size, channels = _natural_size(samples, image_size)
@@ -239,7 +239,12 @@ def _start(
         raise ConfigError(f"{found.report.source}: its preprocessing is unknown; name one with --preset")
     module = _build(found.model.spec, spec.drop_path)
     module.load_state_dict(found.state)
-    return module, found.card.preprocess
+    return module, _whole(found.card.preprocess)
+
+
+def _whole(preprocess: Preprocess) -> Preprocess:
+    """Without the margin that many checkpoints cut off: what one's own pictures show may reach to the edge."""
+    return preprocess if preprocess.resize == "none" else dataclasses.replace(preprocess, resize_size=preprocess.size)
 
 
 def _build(spec: AnySpec, drop_path: float | None) -> ImageModel:

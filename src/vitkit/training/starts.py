@@ -43,15 +43,16 @@ SCRATCH_PHOTOS = TrainSpec(
 """From scratch on photos."""
 
 FINE_TUNE = TrainSpec(
-    epochs=16,
+    epochs=25,
     lr=1e-3,
     layer_decay=0.75,
     label_smoothing=0.1,
-    ema_decay=0.99,
-    drop_path=0.05,
+    ema_decay=0.998,
+    drop_path=0.1,
     augment=AUGMENTS["photos"],
+    mix=MixSpec(mixup=0.2, cutmix=1.0),
 )
-"""From a checkpoint: lower layers move less."""
+"""From a checkpoint: lower layers move less. Without mixing, a few thousand pictures are known by heart in 5 epochs."""
 
 
 def recipe_for(*, from_checkpoint: bool, image_size: tuple[int, int]) -> TrainSpec:
