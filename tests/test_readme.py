@@ -18,9 +18,11 @@ from safetensors.torch import save
 import vitkit
 from hub_server import HubServer
 from small import SHARED, picture_file
+from texts import two_towers
 from vitkit.checkpoint.card import imagenet1k
 from vitkit.checkpoint.presets import PRESETS
 from vitkit.model.build import build
+from vitkit.model.mae import MaskedAutoencoder
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -64,6 +66,26 @@ def google_repository(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+def clip_repository(folder: Path) -> dict[str, bytes]:
+    """A repository in the layout of openai/clip-vit-base-patch32: its sizes outside, but two random blocks."""
+    model = two_towers(image_size=224, patch_size=32, pre_norm=True, projection_dim=512)
+    preprocess = PRESETS["clip-vit-base-patch32"].preprocess
+    vitkit.save(model, folder, preprocess=preprocess, layout="hf")
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def mae_repository(folder: Path) -> dict[str, bytes]:
+    """A repository in the layout of facebook/vit-mae-base: its decoder and all, small and random."""
+    sizes = {"embed_dim": 32, "depth": 1, "num_heads": 2, "mlp_dim": 64}
+    decoder = {"decoder_dim": 32, "decoder_depth": 1, "decoder_heads": 2, "decoder_mlp_dim": 64}
+    model = MaskedAutoencoder(**sizes, **decoder, position_resample="bicubic")  # type: ignore[arg-type]
+    preprocess = vitkit.Preprocess(
+        size=(224, 224), resize="squash", crop="none", interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+    vitkit.save(model, folder, preprocess=preprocess, layout="hf")
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
 class AnyPicture(BaseHTTPRequestHandler):
     """A proxy that answers every request with one picture: the README's URL needs no network."""
 
@@ -94,6 +116,7 @@ def desk(
         picture_file(folder / name, 120, 150, seed=len(name))
     for number in range(18):
         picture_file(folder / f"flowers/{('daisy', 'rose', 'tulip')[number % 3]}/{number}.jpg", 40, 40, seed=number)
+    (folder / "labels.txt").write_text("a fish\na dog\na tractor\n")
     (folder / "labels.csv").write_text('path,label\npictures/a.jpg,0\npictures/b.jpg,"goldfish, Carassius auratus"\n')
     if shared_or_none is None:
         picture_file(folder / "tench.jpg", 120, 150)
@@ -107,7 +130,10 @@ def desk(
     with HubServer() as hub:
         hub.add(TINY, timm_repository(weights))
         hub.add("google/vit-base-patch16-224", google_repository(folder / "google"))
-        shutil.rmtree(folder / "google")
+        hub.add("openai/clip-vit-base-patch32", clip_repository(folder / "clip"))
+        hub.add("facebook/vit-mae-base", mae_repository(folder / "mae"))
+        for name in ("google", "clip", "mae"):
+            shutil.rmtree(folder / name)
         environment = {
             **{name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")},
             **hub.environment(folder / ".cache"),
@@ -146,6 +172,7 @@ def test_the_readme_runs_as_printed(desk: tuple[Path, dict[str, str]], shared_or
     assert len(json.loads((folder / "scores.json").read_text())["per_class"]) == 2
     assert "held-out pictures are named rightly" in (folder / "runs/flowers/report.html").read_text()
     assert (folder / "why.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "mae.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "confusion.png").read_bytes().startswith(b"\x89PNG")
     assert len((folder / "answers.jsonl").read_text().splitlines()) == 2
 

@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from vitkit.api.convert import convert as convert
+    from vitkit.api.diff import diff as diff
     from vitkit.api.evaluate import evaluate as evaluate
     from vitkit.api.load import load as load
     from vitkit.api.models import list_models as list_models
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from vitkit.errors import ImageError as ImageError
     from vitkit.errors import VitkitError as VitkitError
     from vitkit.image.preprocess import Preprocess as Preprocess
+    from vitkit.model.resnet import ResNet as ResNet
+    from vitkit.model.resnet_spec import ResNetSpec as ResNetSpec
     from vitkit.model.spec import ModelSpec as ModelSpec
     from vitkit.model.spec import VitSpec as VitSpec
     from vitkit.model.swin import SwinTransformer as SwinTransformer
@@ -41,12 +44,15 @@ _HOMES = {
     "Prediction": "vitkit.engine.predict",
     "Predictor": "vitkit.engine.predict",
     "Preprocess": "vitkit.image.preprocess",
+    "ResNet": "vitkit.model.resnet",
+    "ResNetSpec": "vitkit.model.resnet_spec",
     "SwinSpec": "vitkit.model.swin_spec",
     "SwinTransformer": "vitkit.model.swin",
     "VisionTransformer": "vitkit.model.vit",
     "VitSpec": "vitkit.model.spec",
     "VitkitError": "vitkit.errors",
     "convert": "vitkit.api.convert",
+    "diff": "vitkit.api.diff",
     "evaluate": "vitkit.api.evaluate",
     "list_models": "vitkit.api.models",
     "load": "vitkit.api.load",

@@ -16,9 +16,13 @@ T = TypeVar("T")
 
 
 def to_dict(value: Any) -> Any:
-    """Turns a dataclass (nested, with tuples) into dicts, lists, strings, numbers, booleans and None."""
+    """Turns a dataclass (nested, with tuples) into dicts, lists, strings, numbers, booleans and None.
+
+    A field whose metadata have "aside" is left out: it is kept elsewhere.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_dict(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        fields = [field for field in dataclasses.fields(value) if not field.metadata.get("aside")]
+        return {field.name: to_dict(getattr(value, field.name)) for field in fields}
     if isinstance(value, tuple | list):
         return [to_dict(item) for item in value]
     if isinstance(value, Mapping):

@@ -39,7 +39,12 @@ def test_tensors_are_renamed_stacked_and_knowingly_dropped() -> None:
     assert torch.equal(mapped.state["proj.weight"], found["embed.weight"])
     stacked = torch.cat([found[f"layer.11.{part}.weight"] for part in "qkv"])
     assert torch.equal(mapped.state["blocks.11.qkv.weight"], stacked)
-    assert mapped.dropped == {"mask": "not needed"} and mapped.used == 5
+    assert mapped.dropped == {"mask": "not needed"}
+    assert mapped.filled == {
+        "proj.weight": ("embed.weight",),
+        "blocks.11.qkv.weight": ("layer.11.q.weight", "layer.11.k.weight", "layer.11.v.weight"),
+        "norm.weight": ("vit.norm.weight",),
+    }
 
 
 def test_every_fault_is_named_in_one_error() -> None:

@@ -192,6 +192,16 @@ def test_a_folder_without_preprocessing_is_not_guessed(theirs: Path) -> None:
     assert other.report.origins["preprocess"] == "preset vit_tiny_patch16_224"
 
 
+def test_a_preprocessor_that_names_no_class_is_the_model_types(theirs: Path) -> None:
+    """As google/vit-base-patch16-224's."""
+    (theirs / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "size": 32}')
+    preprocess = vitkit.load(theirs).card.preprocess
+    assert preprocess is not None and preprocess.size == (32, 32) and preprocess.mean == (0.5, 0.5, 0.5)
+    assert (preprocess.resize, preprocess.interpolation, preprocess.crop) == ("squash", "bilinear", "none")
+    config = json.loads((theirs / "config.json").read_text())
+    assert config["model_type"] == "vit"
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

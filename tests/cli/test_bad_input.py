@@ -212,7 +212,7 @@ def test_an_empty_folder_or_glob_is_said_before_the_model_is_loaded(
         (["classify", "p.png", "-m", "p.png"], "not a weight file"),
         (["embed", "p.png", "-m", "M"], "Missing option '--output'"),
         (["embed", "p.png", "-m", "M", "-o", "x.csv"], "allowed endings: .npz, .parquet"),
-        (["models", "resnet*"], "no preset matches 'resnet*'"),
+        (["models", "alexnet*"], "no preset matches 'alexnet*'"),
         (["models", "vit*", "--show", "M"], "give a pattern or --show, not both"),
         (["models", "--show", "nowhere"], "neither a file or folder"),
         (["convert", "M", "-o", "new", "--to", "onnx"], "'onnx' is unknown; allowed: native, hf"),

@@ -175,3 +175,36 @@ def test_a_process_of_its_own_says_nothing_but_the_answer(hub: HubServer, tmp_pa
     done = subprocess.run(command, env={**os.environ, **hub.environment(tmp_path / "cache")}, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     assert len(classes(done.stdout.decode())) == 1
+
+
+def test_googles_vit_runs_as_timm_does_on_request(hub: HubServer, run: Run, tmp_path: Path) -> None:
+    module = small_model(image_size=224, patch_size=16, norm_eps=1e-12, position_resample="bicubic")
+    squashed = vitkit.Preprocess(
+        size=224, resize="squash", crop="none", interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3
+    )
+    vitkit.save(module, tmp_path / "hf", preprocess=squashed, class_names=NAMES, layout="hf")
+    google = "google/vit-base-patch16-224"
+    hub.add(google, contents(tmp_path / "hf"))
+    shown = run("models", "--show", google).out
+    assert f"published   as {google} or alike; the original is google-research/vision_transformer\n" in shown
+    assert "libraries   setting            in force" in shown and "shortest 248x248" in shown
+    assert "named otherwise here\n" in shown and "blocks.0.attn.qkv.weight: vit." not in shown
+    named = run("models", "--show", google, "--tensors").out
+    layer = "vit.encoder.layer.0.attention.attention"
+    joined = " + ".join(f"{layer}.{part}.weight" for part in ("query", "key", "value"))
+    assert f"named       blocks.0.attn.qkv.weight: {joined}\n" in named
+    report = json.loads(run("models", "--show", google, "--parity", "timm", "--json").out)["report"]
+    assert report["filled"]["cls_token"] == ["vit.embeddings.cls_token"]
+    assert {row["setting"]: row["in_force"] for row in report["differences"]}["resize"] == "shortest 248x248"
+    path = picture_file(tmp_path / "p.png", 300, 260)
+    own, timms = (
+        classes(run("classify", path, "-m", google, "--json", "--top", 7, *more).out)[0]["predictions"]
+        for more in ((), ("--parity", "timm"))
+    )
+    expected = vitkit.load(google, parity="timm").classify(path, top=7)
+    assert [row["probability"] for row in timms] == [p.probability for p in expected] != [r["probability"] for r in own]
+    code, out, _ = run("convert", google, "-o", tmp_path / "m", "--parity", "timm")
+    assert code == 0 and "note        parity with timm, on request: position_resample bicubic_antialias; " in out
+    assert run("models", "--parity", "timm").code == 2
+    refused = run("classify", path, "-m", google, "--parity", "keras")
+    assert refused.code == 2 and "parity is 'keras'; allowed: timm, hf, original" in refused.err

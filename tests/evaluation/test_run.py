@@ -23,7 +23,7 @@ def make_predictor(num_classes: int = 7, scores: str = "softmax") -> Predictor:
     card = Card(preprocess=PREPROCESS, class_names=NAMES if num_classes == 7 else None, scores=scores)
     engine = TorchEngine(module, PREPROCESS, device=torch.device("cpu"), dtype=torch.float32)
     return Predictor(
-        module, engine, card, Report(source="small", layout="", weights=(), origins={}, used=0, dropped={})
+        module, engine, card, Report(source="small", layout="", weights=(), origins={}, filled={}, dropped={})
     )
 
 

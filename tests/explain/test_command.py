@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import vitkit
 from small import NAMES, picture_file, small_folder
 from vitkit import ConfigError
 from vitkit.api.explain import explain
-from vitkit.cli.explain import explain as command
+from vitkit.cli.explain import explain as explain_command
+
+command = partial(explain_command, loading={})
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from small import SMALL, small_model
-from vitkit import ConfigError, EngineError, VisionTransformer
+from small import SMALL, randomise, small_model
+from vitkit import ConfigError, EngineError, ResNet, SwinTransformer, VisionTransformer
 from vitkit.explain.maps import attention_rollout, class_token_attention, explain, gradient_weighted, patch_attention
 from vitkit.model.clip import Clip
 from vitkit.model.text_spec import TextSpec
@@ -182,3 +182,32 @@ def test_calls_that_make_no_sense_are_refused_in_one_line() -> None:
         explain(small_model(num_classes=0), pixels, target=1)
     with pytest.raises(EngineError, match="aren't finite"):
         explain(small_model(), pixels * float("nan"))
+
+
+@pytest.mark.parametrize("block", ["basic", "preactivation"])
+@pytest.mark.parametrize("num_classes", [7, 0])
+def test_of_a_resnet_the_map_is_where_features_speak_for_the_score(block: Any, num_classes: int) -> None:
+    model = ResNet(image_size=32, num_classes=num_classes, block=block, width=32, depths=(1, 1))
+    randomise(model)
+    pixels = torch.randn(3, 3, 40, 28)
+    tokens = model.features(pixels).patch_tokens.detach()
+    # Behind a mean, the gradient of a logit is its row of the head, that of the squared norm the embedding.
+    slopes = model.get_parameter("head.weight")[[2]] if num_classes else tokens.mean(1)
+    expected = torch.einsum("bnd,bd->bn", tokens, slopes.expand(3, -1)).relu().detach()
+    expected = expected / expected.sum(1, keepdim=True)
+    maps = explain(model, pixels, target=2 if num_classes else None)
+    assert maps.method == "Grad-CAM, last stage" + ("" if num_classes else " of the embedding's norm")
+    np.testing.assert_allclose(maps.values, expected.view(3, 5, 4), rtol=1e-3, atol=1e-6)
+    with torch.inference_mode():
+        model.requires_grad_(False)
+        assert (explain(model, pixels + 0, target=2 if num_classes else None).values == maps.values).all()
+    assert not any(part._forward_pre_hooks for part in model.modules())
+
+
+def test_what_a_model_has_no_map_for_is_said() -> None:
+    resnet, pixels = ResNet(image_size=32, depths=(1,), width=8), torch.randn(1, 3, 32, 32)
+    for method in ("attention", "rollout"):
+        with pytest.raises(ConfigError, match=f"method '{method}' needs attention, and a ResNet has none; use 'grad"):
+            explain(resnet, pixels, method=method)
+    with pytest.raises(ConfigError, match="maps need attention over the whole picture; SwinTransformer has none"):
+        explain(SwinTransformer(image_size=32, depths=(1,), num_heads=(3,)), pixels)

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,7 +15,7 @@ from torch import Tensor
 import vitkit
 from peers.families.mae import MAE_SPEC, Meta, config, write_meta
 from peers.families.row import transformers_folder
-from small import PREPROCESS, randomise, relative
+from small import PREPROCESS, picture, randomise, relative
 from vitkit.checkpoint.families import LAYOUTS
 from vitkit.checkpoint.families.mae import TRANSFORMERS_MAE
 from vitkit.checkpoint.namemap import apply, invert
@@ -75,6 +76,37 @@ def test_reconstruction_mask_and_loss_are_transformers_and_written_back_they_sti
     back.config.mask_ratio = theirs.config.mask_ratio
     back.vit.embeddings.config.mask_ratio = theirs.config.mask_ratio
     assert_equal(module, back, theirs.config.mask_ratio)
+
+
+@pytest.mark.parametrize("theirs", [{}, {"norm_pix_loss": True}], indirect=True, ids=str)
+def test_from_file_to_pictures_it_is_what_transformers_makes_of_the_picture(theirs: Any, tmp_path: Path) -> None:
+    """Put together as the authors' demo/mae_visualize.ipynb; normalised patches get their own statistics back."""
+    from transformers import AutoImageProcessor
+
+    vit = vitkit.load(tmp_path / "m", device="cpu")
+    found = vit.reconstruct(picture(), seed=5, mask_ratio=theirs.config.mask_ratio)
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "m", backend="pil")
+    pixels = processor(picture(), return_tensors="pt")["pixel_values"]
+    noise = torch.rand(1, 16, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        expected = theirs(pixels, noise=noise)
+    patches, true = expected.logits, theirs.patchify(pixels)
+    if theirs.config.norm_pix_loss:
+        patches = patches * (true.var(dim=-1, keepdim=True) + 1e-6) ** 0.5 + true.mean(dim=-1, keepdim=True)
+    mask = expected.mask[..., None]
+    pictures = {
+        "original": true,
+        "masked": true * (1 - mask),
+        "reconstructed": patches,
+        "painted": true * (1 - mask) + patches * mask,
+    }
+    mean, std = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
+    for name, parts in pictures.items():
+        levels = 255 * (theirs.unpatchify(parts)[0] * std + mean).clip(0, 1)
+        shown = torch.from_numpy(getattr(found, name)).permute(2, 0, 1)
+        assert (levels - shown).abs().max() < 0.5 + 255 * TOLERANCE, name
+    assert np.array_equal(found.mask.flatten(), expected.mask[0].bool().numpy())
+    assert found.loss == pytest.approx(float(expected.loss), rel=TOLERANCE)
 
 
 def test_gradients_are_transformers(theirs: Any, tmp_path: Path) -> None:

@@ -17,18 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from transformers import AutoImageProcessor
-from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
-from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
-from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
+from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING_NAMES
 from transformers.models.dinov3_vit.image_processing_dinov3_vit import DINOv3ViTImageProcessor
-from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+from vitkit.checkpoint.families import TRANSFORMERS
 from vitkit.image.decode import Pixels, decode
 from vitkit.image.preprocess import Preprocess, apply, fit, normalize
-from vitkit.image.sources import from_timm, from_transformers, to_timm, to_transformers
+from vitkit.image.sources import PROCESSOR_OF_MODEL, from_timm, from_transformers, to_timm, to_transformers
 
 pytestmark = pytest.mark.peer
 
@@ -44,66 +40,111 @@ TIMM_SETTINGS: dict[str, dict[str, Any]] = {
     "not square": {"input_size": (3, 160, 257), "crop_pct": 0.95, "crop_mode": "center", **IMAGENET},
 }
 
-# The class, and a preprocessor_config.json as the Hub has them.
-PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "ViT, size a number": (
-        ViTImageProcessorPil,
-        {"feature_extractor_type": "ViTFeatureExtractor", "size": 224, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+IMAGENET_STATISTICS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+HALF_STATISTICS = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+OPENAI_STATISTICS = {
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+OLD = {"do_resize": True, "do_normalize": True, "size": 224}
+OLD_VIT = {**OLD, "feature_extractor_type": "ViTFeatureExtractor", "resample": 2}
+OLD_CROP = {**OLD, "do_center_crop": True, "crop_size": 224, "resample": 3}
+OLD_BEIT = {
+    **OLD,
+    **HALF_STATISTICS,
+    "feature_extractor_type": "BeitFeatureExtractor",
+    "do_center_crop": False,
+    "crop_size": 224,  # without effect
+    "resample": 2,
+}
+NEW = {
+    "do_resize": True,
+    "do_rescale": True,
+    "do_normalize": True,
+    "rescale_factor": 0.00392156862745098,
+    "resample": 3,
+}
+SQUARE = {"height": 224, "width": 224}
+
+# Repositories of the Hub: config.json's model_type, and preprocessor_config.json.
+PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {
+    # Names neither a class nor a filter.
+    "google/vit-base-patch16-224": ("vit", {**OLD, **HALF_STATISTICS}),
+    "google/vit-base-patch16-384": ("vit", {**OLD, **HALF_STATISTICS, "size": 384}),
+    "facebook/dino-vits16": ("vit", {**OLD_VIT, **IMAGENET_STATISTICS}),
+    "facebook/vit-mae-base": ("vit_mae", {**OLD_VIT, **IMAGENET_STATISTICS}),
+    "microsoft/swin-tiny-patch4-window7-224": ("swin", {**OLD_VIT, **IMAGENET_STATISTICS, "resample": 3}),
+    "microsoft/beit-base-patch16-224": ("beit", OLD_BEIT),
+    "microsoft/beit-base-patch16-384": ("beit", {**OLD_BEIT, "crop_size": 384, "size": 384}),
+    "facebook/data2vec-vision-base-ft1k": ("data2vec-vision", OLD_BEIT),
+    "facebook/deit-base-distilled-patch16-224": (
+        "deit",
+        {**OLD_CROP, **IMAGENET_STATISTICS, "feature_extractor_type": "DeiTFeatureExtractor", "size": 256},
     ),
-    "Swin, bicubic": (
-        ViTImageProcessorPil,
+    "openai/clip-vit-base-patch32": (
+        "clip",
+        {**OLD_CROP, **OPENAI_STATISTICS, "feature_extractor_type": "CLIPFeatureExtractor"},
+    ),
+    "google/siglip-base-patch16-224": (
+        "siglip",
+        {**NEW, **HALF_STATISTICS, "image_processor_type": "SiglipImageProcessor", "size": SQUARE},
+    ),
+    "microsoft/swinv2-tiny-patch4-window8-256": (
+        "swinv2",
         {
+            **NEW,
+            **IMAGENET_STATISTICS,
             "image_processor_type": "ViTImageProcessor",
-            "size": {"height": 160, "width": 129},
-            "resample": 3,
-            "image_mean": [0.485, 0.456, 0.406],
-            "image_std": [0.229, 0.224, 0.225],
+            "size": {"height": 256, "width": 256},
         },
     ),
-    "BEiT, crop_size without effect": (
-        BeitImageProcessorPil,
+    "facebook/dinov2-base": (
+        "dinov2",
         {
-            "feature_extractor_type": "BeitFeatureExtractor",
-            "size": 224,
-            "crop_size": 200,
-            "do_center_crop": False,
-            "resample": 2,
-        },
-    ),
-    "DINOv2": (
-        BitImageProcessorPil,
-        {
+            **NEW,
+            **IMAGENET_STATISTICS,
             "image_processor_type": "BitImageProcessor",
+            "do_convert_rgb": True,
+            "do_center_crop": True,
+            "crop_size": SQUARE,
             "size": {"shortest_edge": 256},
-            "crop_size": {"height": 224, "width": 224},
-            "resample": 3,
-            "image_mean": [0.485, 0.456, 0.406],
-            "image_std": [0.229, 0.224, 0.225],
         },
     ),
-    "DeiT, odd margin": (
-        DeiTImageProcessorPil,
-        {"feature_extractor_type": "DeiTFeatureExtractor", "size": 255, "crop_size": 220, "resample": 3},
-    ),
-    "CLIP, its defaults but an odd crop": (
-        CLIPImageProcessorPil,
-        {"image_processor_type": "CLIPImageProcessorFast", "size": 224, "crop_size": 221},
-    ),
-}
-SMALL_PROCESSORS: dict[str, tuple[Any, dict[str, Any]]] = {
-    **PROCESSORS,
-    "SigLIP": (SiglipImageProcessorPil, {"image_processor_type": "SiglipImageProcessor"}),
-    "ConvNeXT, crops": (ConvNextImageProcessorPil, {"image_processor_type": "ConvNextImageProcessor", "size": 224}),
-    "ConvNeXT, squashes": (
-        ConvNextImageProcessorPil,
-        {"image_processor_type": "ConvNextFeatureExtractor", "size": {"shortest_edge": 384}},
-    ),
-    "pads": (BitImageProcessorPil, {"image_processor_type": "BitImageProcessor", "size": 64, "crop_size": 131}),
-    "does not resize": (
-        BitImageProcessorPil,
-        {"image_processor_type": "BitImageProcessor", "do_resize": False, "crop_size": 57},
+    # Its one processor resizes floats, with torch.
+    "facebook/dinov3-vitb16-pretrain-lvd1689m": (
+        "dinov3_vit",
+        {
+            **NEW,
+            **IMAGENET_STATISTICS,
+            "image_processor_type": "DINOv3ViTImageProcessorFast",
+            "do_center_crop": None,
+            "crop_size": None,
+            "do_convert_rgb": None,
+            "resample": 2,
+            "size": SQUARE,
+        },
     ),
 }
+# What no repository asks for, but files may: the class of the model's type, and the file.
+ODD: dict[str, tuple[str, dict[str, Any]]] = {
+    "not square": ("swin", {**NEW, "image_processor_type": "ViTImageProcessor", "size": {"height": 160, "width": 129}}),
+    "odd margin": (
+        "deit",
+        {**OLD_CROP, "feature_extractor_type": "DeiTFeatureExtractor", "size": 255, "crop_size": 220},
+    ),
+    "its defaults but an odd crop": ("clip", {"image_processor_type": "CLIPImageProcessorFast", "crop_size": 221}),
+    "crop_size that would show": ("beit", {**OLD_BEIT, "crop_size": 200}),
+    "ConvNeXT crops": ("resnet", {"image_processor_type": "ConvNextImageProcessor", "size": 224}),
+    "ConvNeXT squashes": (
+        "resnet",
+        {"feature_extractor_type": "ConvNextFeatureExtractor", "size": {"shortest_edge": 384}},
+    ),
+    "pads": ("bit", {"image_processor_type": "BitImageProcessor", "size": 64, "crop_size": 131}),
+    "does not resize": ("bit", {"image_processor_type": "BitImageProcessor", "do_resize": False, "crop_size": 57}),
+    **{f"the defaults of {kind}": (kind, {}) for kind in PROCESSOR_OF_MODEL if kind != "dinov3_vit"},
+}
+FLOAT_RESIZE = 1e-4
+"""torch computes the weights of its filters in float32, Pillow in float64: 7.6e-5 on the photo where it shows most."""
 OTHER_SCALES: dict[str, dict[str, Any]] = {
     "neither rescales nor normalises": {
         "image_processor_type": "ViTImageProcessor",
@@ -163,6 +204,19 @@ def processor_pixels(processor: Any, rgb: Pixels) -> tuple[NDArray[Any], NDArray
     return fitted, np.asarray(values)
 
 
+def float_pixels(processor: Any, rgb: Pixels) -> NDArray[Any]:
+    """Of a processor that resizes floats with torch: float32 [C, h, w]."""
+    picture = torch.from_numpy(np.moveaxis(rgb, -1, 0).copy())
+    return np.asarray(processor(picture, return_tensors="np")["pixel_values"][0])
+
+
+def auto_processor(folder: Path, model_type: str, cfg: dict[str, Any]) -> Any:
+    """What transformers takes for a repository with these files: its Pillow processor, or DINOv3's one."""
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    (folder / "preprocessor_config.json").write_text(json.dumps(cfg))
+    return AutoImageProcessor.from_pretrained(folder, backend="torchvision" if model_type == "dinov3_vit" else "pil")
+
+
 def timm_transform(cfg: dict[str, Any]) -> Any:
     return create_transform(**resolve_data_config(pretrained_cfg=cfg), is_training=False)
 
@@ -185,12 +239,16 @@ def test_photos_equal_timms_evaluation_transform(setting: str, shared: Path) -> 
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("setting", PROCESSORS)
-def test_photos_equal_transformers_pillow_processors(setting: str, shared: Path) -> None:
-    kind, cfg = PROCESSORS[setting]
-    preprocess, processor = from_transformers(cfg), kind(**cfg)
+@pytest.mark.parametrize("repository", PUBLISHED)
+def test_photos_equal_transformers_processors(repository: str, shared: Path, tmp_path: Path) -> None:
+    model_type, cfg = PUBLISHED[repository]
+    preprocess = from_transformers(cfg, model_type=model_type)
+    processor = auto_processor(tmp_path, model_type, cfg)
     for rgb in photos(shared).values():
-        check(preprocess, rgb, processor_pixels(processor, rgb))
+        if preprocess.order == "rescale_first":
+            assert np.abs(apply(preprocess, rgb) - float_pixels(processor, rgb)).max() <= FLOAT_RESIZE
+        else:
+            check(preprocess, rgb, processor_pixels(processor, rgb))
 
 
 @pytest.mark.shared
@@ -210,11 +268,13 @@ def test_small_and_thin_pictures_equal_timm_also_where_they_are_padded(setting: 
             check(from_timm(cfg), rgb, timm_pixels(timm_transform(cfg), rgb))
 
 
-@pytest.mark.parametrize("setting", SMALL_PROCESSORS)
-def test_small_and_thin_pictures_equal_transformers_also_where_they_are_padded(setting: str) -> None:
-    kind, cfg = SMALL_PROCESSORS[setting]
+@pytest.mark.parametrize("setting", ODD)
+def test_small_and_thin_pictures_equal_transformers_also_where_they_are_padded(setting: str, tmp_path: Path) -> None:
+    model_type, cfg = ODD[setting]
+    preprocess = from_transformers(cfg, model_type=model_type)
+    processor = auto_processor(tmp_path, model_type, cfg)
     for rgb in small_pictures():
-        check(from_transformers(cfg), rgb, processor_pixels(kind(**cfg), rgb))
+        check(preprocess, rgb, processor_pixels(processor, rgb))
 
 
 @pytest.mark.parametrize("setting", OTHER_SCALES)
@@ -242,9 +302,8 @@ def test_dinov3_rescales_before_it_resizes() -> None:
     uint8_first = dataclasses.replace(preprocess, order="resize_first")
     processor = DINOv3ViTImageProcessor(**cfg)
     for rgb in small_pictures():
-        theirs = processor(torch.from_numpy(np.moveaxis(rgb, -1, 0).copy()), return_tensors="np")["pixel_values"][0]
-        # torch computes its filter weights in float32, Pillow in float64.
-        assert np.abs(apply(preprocess, rgb) - theirs).max() <= 2e-5
+        theirs = float_pixels(processor, rgb)
+        assert np.abs(apply(preprocess, rgb) - theirs).max() <= FLOAT_RESIZE
     assert np.abs(apply(uint8_first, rgb) - theirs).max() > 1e-3
 
 
@@ -269,14 +328,22 @@ def test_every_pretrained_cfg_of_timm_comes_back_with_its_crop_pct_or_an_equal_o
         assert from_timm(said) == preprocess
 
 
-@pytest.mark.parametrize("setting", SMALL_PROCESSORS)
+@pytest.mark.parametrize("setting", ODD)
 def test_auto_image_processor_loads_what_to_transformers_says(setting: str, tmp_path: Path) -> None:
-    preprocess = from_transformers(SMALL_PROCESSORS[setting][1])
+    model_type, cfg = ODD[setting]
+    preprocess = from_transformers(cfg, model_type=model_type)
     said = to_transformers(preprocess)
     assert said is not None
     assert from_transformers(said) == preprocess
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
-    processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    processor = auto_processor(tmp_path, model_type, said)
     assert type(processor).__name__ == f"{said['image_processor_type']}Pil"
     rgb = small_pictures()[-1]
     check(preprocess, rgb, processor_pixels(processor, rgb))
+
+
+def test_a_file_that_names_no_class_is_read_by_that_of_the_models_type() -> None:
+    for model_type, kind in PROCESSOR_OF_MODEL.items():
+        theirs = IMAGE_PROCESSOR_MAPPING_NAMES[model_type]
+        assert theirs["torchvision"] == kind
+    kinds = {dialect.kind for dialect in TRANSFORMERS}
+    assert kinds & set(IMAGE_PROCESSOR_MAPPING_NAMES) <= set(PROCESSOR_OF_MODEL)

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from vitkit.checkpoint.dialect import Outputs
 from vitkit.checkpoint.families import LAYOUTS, TIMM
 from vitkit.checkpoint.families.data2vec import TRANSFORMERS_DATA2VEC
+from vitkit.checkpoint.identify import spec_from_transformers
 from vitkit.checkpoint.namemap import apply
 from vitkit.checkpoint.presets import PRESETS
-from vitkit.image.sources import from_timm
+from vitkit.image.sources import from_timm, from_transformers
 from vitkit.model.build import build_empty
 
 pytestmark = pytest.mark.peer
@@ -94,3 +96,74 @@ def test_data2vecs_presets_are_transformers_models(name: str) -> None:
     if "base" in name:
         published = Data2VecVisionConfig(use_relative_position_bias=True, layer_norm_eps=1e-6, drop_path_rate=0)
         assert config.to_diff_dict() == published.to_diff_dict()
+
+
+LAYERS_B = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
+LAYERS_L = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24}
+LAYERS_SO = {"hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16, "num_hidden_layers": 27}
+CLIP_TEXT = {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8, "eos_token_id": 2}
+CLIP_TEXT_L = {**LAYERS_B, "eos_token_id": 2}
+GELU = {"hidden_act": "gelu"}
+OPENAI_PROCESSOR = {
+    "crop_size": 224,
+    "do_center_crop": True,
+    "do_normalize": True,
+    "do_resize": True,
+    "feature_extractor_type": "CLIPFeatureExtractor",
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "resample": 3,
+    "size": 224,
+}
+SIGLIP_PROCESSOR = {
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_processor_type": "SiglipImageProcessor",
+    "image_std": [0.5, 0.5, 0.5],
+    "resample": 3,
+    "rescale_factor": 0.00392156862745098,
+}
+# Of each repository: the projection, text_config, vision_config, preprocessor_config.json, and the millions of
+# parameters and zero-shot accuracy that open_clip's docs/openclip_results.csv gives.
+BOTH_TOWERS = {
+    "clip-vit-base-patch32": (512, CLIP_TEXT, {**LAYERS_B, "patch_size": 32}, OPENAI_PROCESSOR, 151.28, 63.32),
+    "clip-vit-base-patch16": (512, CLIP_TEXT, {**LAYERS_B, "patch_size": 16}, OPENAI_PROCESSOR, 149.62, 68.34),
+    "clip-vit-large-patch14": (768, CLIP_TEXT_L, {**LAYERS_L, "patch_size": 14}, OPENAI_PROCESSOR, 427.62, 75.54),
+    "clip-vit-large-patch14-336": (
+        *(768, CLIP_TEXT_L, {**LAYERS_L, "patch_size": 14, "image_size": 336}),
+        *({**OPENAI_PROCESSOR, "size": 336, "crop_size": 336}, 427.94, 76.56),
+    ),
+    "CLIP-ViT-B-32-laion2B-s34B-b79K": (
+        *(512, {**CLIP_TEXT, **GELU}, {**LAYERS_B, **GELU, "patch_size": 32}, OPENAI_PROCESSOR, 151.28, 66.56),
+    ),
+    "siglip-base-patch16-224": (
+        *(None, {}, {}, {**SIGLIP_PROCESSOR, "size": {"height": 224, "width": 224}}, 203.16, 76.04),
+    ),
+    "siglip-so400m-patch14-384": (
+        *(None, LAYERS_SO, {**LAYERS_SO, "patch_size": 14, "image_size": 384}),
+        *({**SIGLIP_PROCESSOR, "size": {"height": 384, "width": 384}}, 877.96, 83.08),
+    ),
+}
+
+
+def test_every_preset_of_two_towers_is_checked() -> None:
+    assert BOTH_TOWERS.keys() == {name for name, preset in PRESETS.items() if preset.model.arch == "clip"}
+
+
+@pytest.mark.parametrize("name", BOTH_TOWERS)
+def test_a_preset_of_two_towers_is_transformers_model(name: str) -> None:
+    from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
+
+    projection, text, vision, processor, millions, top1 = BOTH_TOWERS[name]
+    preset, siglip = PRESETS[name], projection is None
+    config = {"model_type": "siglip" if siglip else "clip", "text_config": text, "vision_config": vision}
+    config |= {} if siglip else {"projection_dim": projection}
+    assert spec_from_transformers(config, Outputs(0, 0), arch="clip", origin=name) == preset.model.spec
+    with torch.device("meta"):
+        theirs = SiglipModel(SiglipConfig(**config)) if siglip else CLIPModel(CLIPConfig(**config))
+    count = sum(p.numel() for p in theirs.parameters())
+    assert count == preset.model.spec.num_parameters() and round(count / 1e6, 2) == millions
+    assert from_transformers(processor) == preset.preprocess
+    assert preset.top1 == top1 and (preset.hub_id or "").endswith(f"/{name}")

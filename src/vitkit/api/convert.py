@@ -35,8 +35,10 @@ def convert(
     preset: str | None = None,
     num_classes: int | None = None,
     image_size: int | tuple[int, int] | None = None,
+    patch_size: int | None = None,
     in_channels: int | None = None,
     preprocess: Preprocess | None = None,
+    parity: str | None = None,
     overwrite: bool = False,
 ) -> Conversion:
     """Reads `source` as `load` does, and pickled files too (weights only), and writes it to the new folder `output`."""
@@ -49,8 +51,10 @@ def convert(
         preset=preset,
         num_classes=num_classes,
         image_size=image_size,
+        patch_size=patch_size,
         in_channels=in_channels,
         preprocess=preprocess,
+        parity=parity,
         allow_pickle=True,
     )
     notes = LAYOUTS[to](checkpoint.module(), output, card=checkpoint.card, overwrite=overwrite)

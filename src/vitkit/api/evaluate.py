@@ -26,6 +26,7 @@ def evaluate(
     preset: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     preprocess: Preprocess | None = None,
+    parity: str | None = None,
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
     batch_size: int = BATCH_SIZE,
@@ -50,6 +51,7 @@ def evaluate(
             "preset": preset,
             "image_size": image_size,
             "preprocess": preprocess,
+            "parity": parity,
             "device": device,
             "dtype": dtype,
         }
@@ -64,6 +66,7 @@ def evaluate(
             preset=preset,
             image_size=image_size,
             preprocess=preprocess,
+            parity=parity,
             device=device,
             dtype=dtype,
         )

@@ -24,6 +24,7 @@ def explain(
     preset: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     preprocess: Preprocess | None = None,
+    parity: str | None = None,
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
 ) -> Explanation:
@@ -43,6 +44,7 @@ def explain(
             "preset": preset,
             "image_size": image_size,
             "preprocess": preprocess,
+            "parity": parity,
             "device": device,
             "dtype": dtype,
         }
@@ -57,6 +59,7 @@ def explain(
             preset=preset,
             image_size=image_size,
             preprocess=preprocess,
+            parity=parity,
             device=device,
             dtype=dtype,
         )

@@ -9,6 +9,7 @@ import torch
 
 from vitkit.checkpoint.adapt import adapt
 from vitkit.checkpoint.hub import download, parse
+from vitkit.checkpoint.parity import check_parity, with_parity
 from vitkit.checkpoint.presets import PRESETS
 from vitkit.checkpoint.read import Checkpoint, read
 from vitkit.device import parse_dtype, pick_device
@@ -31,8 +32,10 @@ def load(
     preset: str | None = None,
     num_classes: int | None = None,
     image_size: int | tuple[int, int] | None = None,
+    patch_size: int | None = None,
     in_channels: int | None = None,
     preprocess: Preprocess | None = None,
+    parity: str | None = None,
     device: str | None = "auto",
     dtype: str | torch.dtype | None = None,
     engine: str = "torch",
@@ -41,8 +44,11 @@ def load(
 
     `source` is a folder (native, transformers or timm), a weight file with `preset` naming what it is, or a Hub id,
     "org/name" or "org/name@revision". A path that exists wins over a Hub id of the same spelling. `num_classes` (a new
-    head, zero at the start), `image_size` and `in_channels` change the model on request; `preprocess` replaces the
-    checkpoint's own. `dtype` is float32 unless said. Raises CheckpointError naming all faults, ConfigError for options.
+    head, zero at the start), `image_size`, `patch_size` (kernels by the pseudo-inverse, as FlexiViT's) and
+    `in_channels` change the model on request; `preprocess` replaces the checkpoint's own. With
+    `parity` "timm", "hf" (transformers) or "original" (the authors' code) these weights run as they do there, where
+    that is known; `.report.differences` tells what that changes. `dtype` is float32 unless said. Raises
+    CheckpointError naming all faults, ConfigError for options.
     """
     target, floating = pick_device(device), parse_dtype(dtype)
     if engine not in ENGINES:
@@ -53,8 +59,10 @@ def load(
         preset=preset,
         num_classes=num_classes,
         image_size=image_size,
+        patch_size=patch_size,
         in_channels=in_channels,
         preprocess=preprocess,
+        parity=parity,
     )
     card = checkpoint.card
     if card.preprocess is None:
@@ -74,11 +82,16 @@ def read_source(
     preset: str | None = None,
     num_classes: int | None = None,
     image_size: int | tuple[int, int] | None = None,
+    patch_size: int | None = None,
     in_channels: int | None = None,
     preprocess: Preprocess | None = None,
+    parity: str | None = None,
     allow_pickle: bool = False,
 ) -> Checkpoint:
     """Reads `source` from the disk or the Hub and makes the changes asked for: the core of `load` and `convert`."""
+    check_parity(parity)
+    if parity is not None and preprocess is not None:
+        raise ConfigError(f"parity {parity!r} and preprocess both say how pictures are prepared; leave one out")
     name = os.fspath(source)
     path, called = Path(name), name
     if not path.exists():
@@ -95,5 +108,8 @@ def read_source(
     elif revision is not None:
         raise ConfigError(f"revision {revision!r} belongs to a Hub id, but {name!r} is a path here")
     checkpoint = read(path, source=called, preset=preset, num_classes=num_classes, allow_pickle=allow_pickle)
-    checkpoint = adapt(checkpoint, num_classes=num_classes, image_size=image_size, in_channels=in_channels)
+    checkpoint = with_parity(checkpoint, parity, preset=preset)
+    checkpoint = adapt(
+        checkpoint, num_classes=num_classes, image_size=image_size, patch_size=patch_size, in_channels=in_channels
+    )
     return checkpoint if preprocess is None else checkpoint.with_preprocess(preprocess)

@@ -87,6 +87,7 @@ def train(
     preset: str | None = None,
     revision: str | None = None,
     image_size: int | tuple[int, int] | None = None,
+    patch_size: int | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
     recipe: str | os.PathLike[str] | None = None,
@@ -113,6 +114,7 @@ def train(
         preset = resumed.preset if preset is None else preset
         revision = resumed.revision if revision is None else revision
         image_size = resumed.spec.spec.image_size if image_size is None else image_size
+        patch_size = getattr(resumed.spec.spec, "patch_size", None) if patch_size is None else patch_size
         val_fraction = resumed.val_fraction if val_fraction is None else val_fraction
         split_seed = resumed.split_seed if split_seed is None else split_seed
     val_fraction = VAL_FRACTION if val_fraction is None else val_fraction
@@ -134,7 +136,7 @@ def train(
         spec = _resolve(kind.defaults(recipe_for(from_checkpoint=model is not None, image_size=size)), layers)
         _check_labels_are_read(kind, spec)
     num_classes = len(class_names) if kind.classifies else 0
-    module, preprocess = _start(model, preset, revision, image_size, splits.train, num_classes, spec)
+    module, preprocess = _start(model, preset, revision, image_size, patch_size, splits.train, num_classes, spec)
     objective = kind.make(module, spec)
     run = RunSpec(
         data=data_name,
@@ -223,18 +225,27 @@ def _start(
     preset: str | None,
     revision: str | None,
     image_size: int | tuple[int, int] | None,
+    patch_size: int | None,
     samples: Samples,
     num_classes: int,
     spec: TrainSpec,
 ) -> tuple[ImageModel, Preprocess]:
-    """The model to train and its preprocessing, whole pictures: a checkpoint's for so many classes, or a new model's."""
+    """The model to train and its preprocessing: a checkpoint's, of whole pictures, or those of a new small model."""
     torch.manual_seed(spec.seed)
     if model is None:
         size, channels = _natural_size(samples, image_size)
-        module = _build(small_spec(size, in_channels=channels, num_classes=num_classes), spec.drop_path)
+        small = small_spec(size, in_channels=channels, num_classes=num_classes, patch_size=patch_size)
+        module = _build(small, spec.drop_path)
         spread_positions(module)
         return module, _new_preprocess(size, channels)
-    found = read_source(model, revision=revision, preset=preset, num_classes=num_classes, image_size=image_size)
+    found = read_source(
+        model,
+        revision=revision,
+        preset=preset,
+        num_classes=num_classes,
+        image_size=image_size,
+        patch_size=patch_size,
+    )
     if found.card.preprocess is None:
         raise ConfigError(f"{found.report.source}: its preprocessing is unknown; name one with --preset")
     module = _build(found.model.spec, spec.drop_path)

@@ -1,4 +1,4 @@
-"""What a user asks for beyond what a checkpoint is: other classes, size or channels. Each change is noted."""
+"""What a user asks for beyond what a checkpoint is: other classes, size, patches or channels. Each change is noted."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from vitkit.errors import ConfigError
 from vitkit.image.preprocess import Preprocess
 from vitkit.image.sources import from_timm, to_timm
 from vitkit.model.build import BUILDERS, build_empty
-from vitkit.model.spec import ModelSpec
+from vitkit.model.embed import resample_patches
+from vitkit.model.spec import AnySpec, MaeSpec, ModelSpec
 
 __all__ = ["adapt"]
 
 HEADS = ("head.", "head_dist.")
 """Beginnings of the names of classifiers."""
-FIRST = ("patch_embed.backbone.stem.conv.weight", "patch_embed.backbone.conv.weight", "patch_embed.proj.weight")
+PATCHES = "patch_embed.proj.weight"
+FIRST = ("patch_embed.backbone.stem.conv.weight", "patch_embed.backbone.conv.weight", "stem.conv.weight", PATCHES)
 """Kernels that read the pixels: the first of these that a model has."""
 
 
@@ -28,11 +30,13 @@ def adapt(
     *,
     num_classes: int | None = None,
     image_size: int | tuple[int, int] | None = None,
+    patch_size: int | None = None,
     in_channels: int | None = None,
 ) -> Checkpoint:
-    """The checkpoint for another class count, size or channel count; what isn't asked for stays.
+    """The checkpoint for another class count, picture size, patch size or channel count; what isn't asked for stays.
 
-    A new head starts at zero; positions are resampled by the checkpoint's own policy; for grey the patch kernels are
+    A new head starts at zero; positions are resampled by the checkpoint's own policy, once for picture and patch size
+    together; kernels of other patches come by the pseudo-inverse (`resample_patches`); for grey the patch kernels are
     summed over RGB, for other counts they are repeated and scaled to keep their sum (timm's adapt_input_conv).
     """
     spec, state, card = checkpoint.model.spec, dict(checkpoint.state), checkpoint.card
@@ -44,20 +48,12 @@ def adapt(
         expected = build_empty(ModelSpec(arch=checkpoint.model.arch, spec=spec)).state_dict()
         state |= {name: torch.zeros(like.shape) for name, like in expected.items() if name.startswith(HEADS)}
         card = card.without_classes()
-    if image_size is not None:
-        size = (image_size, image_size) if isinstance(image_size, int) else image_size
-        old, spec = spec, dataclasses.replace(spec, image_size=size)
-        if spec.image_size != old.image_size:
-            sizes = [f"{height}x{width}" for height, width in (old.image_size, spec.image_size)]
-            note = f"size: {sizes[0]} changed to {sizes[1]}, on request"
-            before = state
-            state = BUILDERS[checkpoint.model.arch].resized_state(state, old, spec)
-            if any(state[name] is not before[name] for name in state):
-                note += f", positions resampled ({spec.policies['position_resample']})"
-            notes.append(note)
-        if card.preprocess is not None:
-            card = dataclasses.replace(card, preprocess=_at_size(card.preprocess, spec.image_size))
+    spec, state, changes = _resized(checkpoint.model.arch, spec, state, image_size, patch_size)
+    notes += changes
+    if image_size is not None and card.preprocess is not None:
+        card = dataclasses.replace(card, preprocess=_at_size(card.preprocess, spec.image_size))
     if in_channels is not None and in_channels != spec.in_channels:
+        _check_decoder(spec, f"in_channels {in_channels}")
         notes.append(f"channels: {spec.in_channels} changed to {in_channels}, on request")
         first = next(name for name in FIRST if name in state)
         state[first] = _other_channels(state[first], in_channels)
@@ -71,6 +67,52 @@ def adapt(
         card=card,
         report=dataclasses.replace(checkpoint.report, notes=tuple(notes)),
     )
+
+
+def _resized(
+    arch: str,
+    old: AnySpec,
+    state: dict[str, Tensor],
+    image_size: int | tuple[int, int] | None,
+    patch_size: int | None,
+) -> tuple[AnySpec, dict[str, Tensor], list[str]]:
+    """Spec and weights for pictures and patches of other sizes, and a note of each that changes."""
+    patch = getattr(old, "patch_size", None)
+    other_patch = None if patch_size == patch else patch_size
+    sizes = {"image_size": old.image_size if image_size is None else image_size}
+    notes = []
+    if other_patch is not None:
+        _check_patches(old, other_patch)
+        sizes["patch_size"] = other_patch
+        notes.append(f"patches: {patch} changed to {other_patch}, on request, kernels resized by the pseudo-inverse")
+    new = dataclasses.replace(old, **sizes)  # type: ignore[arg-type]
+    if new.image_size != old.image_size:
+        before, after = (f"{height}x{width}" for height, width in (old.image_size, new.image_size))
+        notes.append(f"size: {before} changed to {after}, on request")
+    resized = BUILDERS[arch].resized_state(state, old, new)
+    if any(resized[name] is not state[name] for name in state):
+        notes[-1] += f", positions resampled ({new.policies['position_resample']})"
+    if other_patch is not None:
+        resized = {**resized, PATCHES: resample_patches(resized[PATCHES], other_patch)}
+    return new, resized, notes
+
+
+def _check_patches(spec: AnySpec, patch_size: int) -> None:
+    """Raises ConfigError for a model whose patches can't have another size."""
+    _check_decoder(spec, f"patch_size {patch_size}")
+    if not hasattr(spec, "patch_size"):
+        raise ConfigError(f"patch_size {patch_size} is asked for, but a {spec.title} has no patches")
+    if getattr(spec, "stem_depths", None) is not None:
+        raise ConfigError(f"patch_size {patch_size} is asked for, but a ResNet makes the patches of a hybrid")
+
+
+def _check_decoder(spec: AnySpec, asked: str) -> None:
+    """Raises ConfigError for a model whose decoder paints the patches it has learned, not those asked for."""
+    if isinstance(spec, MaeSpec):
+        raise ConfigError(
+            f"{asked} is asked for, but the decoder of a masked autoencoder paints patches of {spec.patch_size} and "
+            f"{spec.in_channels} channels; save the module's encoder(), and load that"
+        )
 
 
 def _at_size(preprocess: Preprocess, size: tuple[int, int]) -> Preprocess:

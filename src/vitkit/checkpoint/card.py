@@ -37,6 +37,8 @@ class Card:
     """How logits become probabilities: one class per picture, or any number."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     provenance: Provenance | None = None
+    tokenizer: Mapping[str, bytes] = field(default_factory=dict, repr=False, metadata={"aside": True})
+    """The files of a text tower's tokenizer: name to content. In a folder they lie beside the weights."""
 
     def without_classes(self) -> Card:
         """The card of the same weights under another head."""

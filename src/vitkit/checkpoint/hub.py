@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["HubFolder", "HubSource", "download", "parse", "upload"]
 
 _WEIGHTS, _WEIGHTS_INDEX = "model.safetensors", "model.safetensors.index.json"
+_OPENCLIP_WEIGHTS = "open_clip_model.safetensors"
+_OTHERS = ("proof.safetensors", "merges.txt")
 _PICKLE, _PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
 # The Hub's rule for names: ASCII letters, digits, "-", "_", ".", neither first nor last a "-" or ".".
@@ -94,9 +96,10 @@ def download(source: HubSource, *, allow_pickle: bool = False) -> HubFolder:
     """Brings the model's files into the client's cache, configuration first and weights last, and checks every one.
 
     The revision is resolved once and all files come from that commit, so a branch that moves meanwhile can't mix two
-    versions. Only the top-level JSON files, `proof.safetensors` and the weights are fetched: `model.safetensors` or
-    the shards its index names, or, with `allow_pickle` and in their absence, the pickled file. Without a connection
-    (or with HF_HUB_OFFLINE=1) the cached commit is used, if it is whole.
+    versions. Only the top-level JSON files, `proof.safetensors`, `merges.txt` and the weights are fetched:
+    `model.safetensors` or the shards its index names, else OpenCLIP's `open_clip_model.safetensors`, or, with
+    `allow_pickle` and in their absence, the pickled file. Without a connection (or with HF_HUB_OFFLINE=1) the cached
+    commit is used, if it is whole.
 
     Each load compares the bytes with the digest that the Hub states for the commit (sha256 of large files, git's sha1
     of small ones). Offline it is the digest noted at the download. For what another program cached it is the client's
@@ -110,7 +113,7 @@ def download(source: HubSource, *, allow_pickle: bool = False) -> HubFolder:
         listing, online = _list_files(source)
         weights = _choose_weights(source, listing, allow_pickle=allow_pickle)
         names = [name for name in listing.names if name.endswith(".json") and not _is_index(name)]
-        names += [name for name in listing.names if name == "proof.safetensors"]
+        names += [name for name in listing.names if name in _OTHERS]
         for name in names:
             _fetch(source, listing, name, online=online)
         path = _fetch(source, listing, weights, online=online)
@@ -229,7 +232,7 @@ def _is_index(name: str) -> bool:
 
 def _choose_weights(source: HubSource, listing: _Listing, *, allow_pickle: bool) -> str:
     """Names the file that holds the weights, or the index of its shards."""
-    for name in (_WEIGHTS, _WEIGHTS_INDEX):
+    for name in (_WEIGHTS, _WEIGHTS_INDEX, _OPENCLIP_WEIGHTS):
         if name in listing.digests:
             return name
     pickles = [name for name in (_PICKLE, _PICKLE_INDEX) if name in listing.digests][:1]

@@ -8,14 +8,26 @@ from typing import Any
 
 from torch import Tensor
 
-from vitkit.checkpoint.dialect import Outputs
+from vitkit.checkpoint.dialect import Outputs, Words
 from vitkit.checkpoint.families import LAYOUTS, TIMM, TRANSFORMERS
+from vitkit.checkpoint.families.clip import openclip_fields
 from vitkit.checkpoint.namemap import matching, pattern
 from vitkit.checkpoint.presets import PRESETS
 from vitkit.errors import CheckpointError, ConfigError, list_faults, nearest
 from vitkit.model.spec import SPECS, AnySpec
 
-__all__ = ["layout_of", "outputs_of", "presets_that_fit", "spec_from_timm", "spec_from_transformers"]
+__all__ = [
+    "layout_of",
+    "outputs_of",
+    "presets_that_fit",
+    "spec_from_openclip",
+    "spec_from_timm",
+    "spec_from_transformers",
+]
+
+
+BATCH_STATE = ("running_mean", "running_var", "num_batches_tracked")
+"""Last words of the names of what batch norms remember, which no one counts among a model's parameters."""
 
 
 def layout_of(names: Iterable[str], *, origin: str, among: Iterable[str] | None = None) -> str:
@@ -49,7 +61,8 @@ def outputs_of(tensors: Mapping[str, Tensor], layout: str) -> Outputs:
 def presets_that_fit(tensors: Mapping[str, Tensor], layout: str) -> list[str]:
     """Names of presets with as many parameters, the head apart, as the file: a suggestion, never an assumption."""
     heads = ("head.", "head_dist.", "pre_logits.")
-    names = {name for target, name in _targets(tensors, layout) if not target.startswith(heads)}
+    targets = [pair for pair in _targets(tensors, layout) if not pair[0].endswith(BATCH_STATE)]
+    names = {name for target, name in targets if not target.startswith(heads)}
     count = sum(tensors[name].numel() for name in names)
     specs = {name: preset.model.spec for name, preset in PRESETS.items() if preset.model.arch == LAYOUTS[layout].arch}
     return [n for n, spec in specs.items() if dataclasses.replace(spec, num_classes=0).num_parameters() == count]
@@ -91,7 +104,7 @@ def spec_from_timm(config: Mapping[str, Any], *, origin: str) -> AnySpec:
     spec, dialect = preset.model.spec, TIMM[preset.timm]
     published = config.get("pretrained_cfg", config)
     channels, *size = published.get("input_size") or (spec.in_channels, *spec.image_size)
-    if not published.get("fixed_input_size", False):
+    if not published.get("fixed_input_size", False) and not spec.any_size:
         size = list(spec.image_size)
     pool = {"global_pool": published["global_pool"]} if published.get("global_pool") else {}
     given = {"img_size": size, "in_chans": channels, **pool, **(config.get("model_args") or {})}
@@ -102,6 +115,20 @@ def spec_from_timm(config: Mapping[str, Any], *, origin: str) -> AnySpec:
     outputs = Outputs(num_classes=num_classes, pre_logits_dim=0)
     fields = dialect.spec_fields(arguments, outputs, origin=origin)
     return _checked(preset.model.arch, {**_fields(spec), **fields}, origin)
+
+
+def spec_from_openclip(config: Mapping[str, Any], *, origin: str) -> AnySpec:
+    """The spec that the model_cfg of an `open_clip_config.json` describes."""
+    vision, trunk = config["vision_cfg"], None
+    if vision.get("timm_model_name"):
+        arguments = {"img_size": vision.get("image_size", 224), **(vision.get("timm_model_kwargs") or {})}
+        timm = {"architecture": vision["timm_model_name"], "num_classes": 0, "model_args": arguments}
+        trunk = spec_from_timm(timm, origin=origin)
+    words = Words(config)
+    fields = openclip_fields(words, trunk)
+    if words.faults:
+        raise CheckpointError(f"{origin}: {list_faults(words.faults)}")
+    return _checked("clip", fields, origin)
 
 
 def _fields(spec: AnySpec) -> dict[str, Any]:

@@ -30,6 +30,8 @@ BASES = (
     "dinov2_with_registers",
     "swin",
     "swinv2",
+    "resnet",
+    "bit",
     "vision_model",
     "model",
     "backbone",
@@ -94,7 +96,8 @@ class Mapped:
     """The outcome of `apply`: our state, and what happened to the file's tensors."""
 
     state: dict[str, Tensor]
-    used: int
+    filled: dict[str, tuple[str, ...]]
+    """Our names to the file's that each was made of."""
     dropped: dict[str, str] = field(default_factory=dict)
 
 
@@ -129,7 +132,7 @@ def apply(
     unexpected: list[str] = []
     misshapen: list[str] = []
     state: dict[str, Tensor] = {}
-    filled: dict[str, str] = {}
+    filled: dict[str, tuple[str, ...]] = {}
     dropped: dict[str, str] = {}
     for name in tensors:
         matches = matching(rules, name)
@@ -143,16 +146,16 @@ def apply(
                     unexpected.append(f"{name} (not as the model computes it)")
                 continue
             target = rule.target.format(**bound)
-            sources = [source.format(**bound) for source in rule.sources]
+            sources = tuple(source.format(**bound) for source in rule.sources)
             if target not in expected:
                 unexpected.append(name)
                 continue
             if name != next(source for source in sources if source in tensors):
                 continue  # the rule was applied at its first source
             if target in filled:
-                unexpected.append(f"{name} (says the same as {filled[target]})")
+                unexpected.append(f"{name} (says the same as {' + '.join(filled[target])})")
                 continue
-            filled[target] = name
+            filled[target] = sources
             absent = [source for source in sources if source not in tensors]
             if absent:
                 missing += absent
@@ -174,7 +177,7 @@ def apply(
     ]
     if faults:
         raise CheckpointError(f"{origin}: the weights don't fit the model, nothing was loaded; " + "; ".join(faults))
-    return Mapped(state, used=len(tensors) - len(dropped), dropped=dropped)
+    return Mapped(state, filled, dropped)
 
 
 def invert(

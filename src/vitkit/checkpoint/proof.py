@@ -6,7 +6,7 @@ pictures are stored, not only described, so that an export can be proved where v
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vitkit.errors import CheckpointError
 from vitkit.image.preprocess import Preprocess, apply
 
-__all__ = ["FILE", "Stage", "check", "first_departure", "make", "read_proof", "write_proof"]
+__all__ = ["FILE", "SIZES", "Stage", "check", "first_departure", "make", "pictures", "read_proof", "write_proof"]
 
 FILE = "proof.safetensors"
 LIMIT_BYTES = 200_000
@@ -52,10 +52,13 @@ class Stage:
         return self.difference <= self.tolerance
 
 
-def pictures(channels: int) -> list[NDArray[np.uint8]]:
-    """The three pictures, uint8 [H, W, C]: smooth slopes, edges and noise from whole-number arithmetic alone."""
+def pictures(channels: int, sizes: Sequence[tuple[int, int]] = SIZES) -> list[NDArray[np.uint8]]:
+    """The three pictures, uint8 [H, W, C]: smooth slopes, edges and noise from whole-number arithmetic alone.
+
+    Or up to seven of other `sizes`, (height, width).
+    """
     made = []
-    for number, (height, width) in enumerate(SIZES):
+    for number, (height, width) in enumerate(sizes):
         y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(channels), indexing="ij")
         slope = (x * (3 + number) + y * (2 + c)) % 256
         edges = ((x // (5 + c)) + (y // (7 - number))) % 2 * 90

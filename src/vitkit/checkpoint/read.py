@@ -23,6 +23,7 @@ from vitkit.checkpoint.identify import (
     layout_of,
     outputs_of,
     presets_that_fit,
+    spec_from_openclip,
     spec_from_timm,
     spec_from_transformers,
 )
@@ -33,12 +34,13 @@ from vitkit.config import from_dict
 from vitkit.errors import CheckpointError, ConfigError, list_faults
 from vitkit.files import sha256_of
 from vitkit.image.preprocess import Preprocess
-from vitkit.image.sources import from_timm, from_transformers
+from vitkit.image.sources import from_openclip, from_timm, from_transformers
 from vitkit.model.base import ImageModel
 from vitkit.model.build import build_empty, model_spec
 from vitkit.model.spec import SPECS, ModelSpec
+from vitkit.text.tokenizer import tokenizer_files
 
-__all__ = ["Checkpoint", "NativeFile", "Report", "read"]
+__all__ = ["Checkpoint", "Difference", "NativeFile", "Report", "read"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,18 @@ class NativeFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A setting that libraries don't agree on for the same weights, in words; None where it isn't known."""
+
+    setting: str
+    """A field of the spec or of the preprocessing."""
+    in_force: str | None
+    timm: str | None = None
+    hf: str | None = None
+    original: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """What was read from where, for people."""
 
@@ -63,11 +77,27 @@ class Report:
     weights: tuple[str, ...]
     origins: Mapping[str, str]
     """Part of the checkpoint (model, preprocess, class_names, ...) to the file or preset that said it."""
-    used: int
-    """Tensors of the file that fill the model."""
+    filled: Mapping[str, tuple[str, ...]]
+    """The model's tensors, and those of the file that each was made of."""
     dropped: Mapping[str, str]
     """Tensors left out on purpose, and why."""
     notes: tuple[str, ...] = ()
+    published: str | None = None
+    """A Hub id of the published weights that these are, or are like."""
+    original: str | None = None
+    """The repository of their authors' code."""
+    differences: tuple[Difference, ...] = ()
+    """Where libraries differ over these weights, as they were read."""
+
+    @property
+    def used(self) -> int:
+        """Number of the file's tensors that fill the model."""
+        return len({name for names in self.filled.values() for name in names})
+
+    @property
+    def renamed(self) -> Mapping[str, tuple[str, ...]]:
+        """What in `filled` has another name here, is a part of the file's tensor or joins several."""
+        return {ours: theirs for ours, theirs in self.filled.items() if theirs != (ours,)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +119,7 @@ class Checkpoint:
     def module(self, *, dtype: torch.dtype = torch.float32) -> ImageModel:
         """The module with these weights, in eval mode on the CPU, its `.card` set."""
         module = build_empty(self.model)
-        state = {name: tensor.to(dtype) for name, tensor in self.state.items()}
+        state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in self.state.items()}
         module.load_state_dict(state, strict=True, assign=True)
         module.card = self.card
         return module.eval()
@@ -133,7 +163,11 @@ def read(
     layout = layout_of(tensors, origin=origin)
     tensors = LAYOUTS[layout].unstacked(tensors)
     config = read_json(folder / "config.json") if folder is not None and (folder / "config.json").is_file() else None
-    if config is not None and "architecture" in config:
+    openclip = None if folder is None else folder / "open_clip_config.json"
+    if openclip is not None and openclip.is_file() and layout.startswith(("openai/", "openclip/")):
+        with _sane(f"{origin}: {openclip.name}"):
+            described = _describe_openclip(read_json(openclip), layout, f"{origin}: {openclip.name}")
+    elif config is not None and "architecture" in config:
         with _sane(f"{origin}: config.json"):
             described = _describe_timm(config, layout, origin)
     elif folder is not None and config is not None and "model_type" in config:
@@ -171,22 +205,28 @@ def _finish(
     origin: str,
     notes: tuple[str, ...] = (),
 ) -> Checkpoint:
-    model = described.model
+    model, card = described.model, described.card
+    if model.spec.any_size and card.preprocess is not None:
+        model = dataclasses.replace(model, spec=dataclasses.replace(model.spec, image_size=card.preprocess.size))
     mapped = _map(model, described.layout, tensors, origin)
-    card = described.card
     if card.class_names is not None and len(card.class_names) != model.spec.num_classes:
         raise CheckpointError(
             f"{origin}: {len(card.class_names)} class names for {model.spec.num_classes} outputs "
             f"({described.origins.get('class_names')})"
         )
+    origins = dict(described.origins)
+    if folder is not None and model.spec.has_text:
+        names = tokenizer_files([file.name for file in folder.iterdir()])
+        card = dataclasses.replace(card, tokenizer={name: (folder / name).read_bytes() for name in names})
+        origins |= {"tokenizer": names[0]} if names else {}
     if card.provenance is None:
         card = dataclasses.replace(card, provenance=Provenance(source=origin, layout=described.layout))
     report = Report(
         source=origin,
         layout=described.layout,
         weights=tuple(file.name for file in files),
-        origins=described.origins,
-        used=mapped.used,
+        origins=origins,
+        filled=mapped.filled,
         dropped=mapped.dropped,
         notes=notes,
     )
@@ -244,6 +284,16 @@ def _describe_timm(config: Mapping[str, Any], layout: str, origin: str) -> _Desc
     return _Description(model=model_spec(spec), layout=layout, card=card, origins=origins)
 
 
+def _describe_openclip(config: Mapping[str, Any], layout: str, origin: str) -> _Description:
+    spec = spec_from_openclip(config["model_cfg"], origin=origin)
+    try:
+        preprocess = from_openclip(config.get("preprocess_cfg") or {}, spec.image_size)
+    except ConfigError as error:
+        raise CheckpointError(f"{origin}: {error}") from None
+    origins = dict.fromkeys(("model", "preprocess"), "open_clip_config.json")
+    return _Description(model=model_spec(spec), layout=layout, card=Card(preprocess=preprocess), origins=origins)
+
+
 def _describe_transformers(
     folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], layout: str, origin: str
 ) -> _Description:
@@ -251,12 +301,13 @@ def _describe_transformers(
     spec = spec_from_transformers(config, outputs, arch=LAYOUTS[layout].arch, origin=f"{origin}: config.json")
     origins = {"model": "config.json"}
     preprocess = None
-    if (folder / "preprocessor_config.json").is_file():
-        origins["preprocess"] = "preprocessor_config.json"
+    name, processor = _image_processor(folder)
+    if processor is not None:
+        origins["preprocess"] = name
         try:
-            preprocess = from_transformers(read_json(folder / "preprocessor_config.json"))
+            preprocess = from_transformers(processor, model_type=config["model_type"])
         except ConfigError as error:
-            raise CheckpointError(f"{origin}: preprocessor_config.json: {error}") from None
+            raise CheckpointError(f"{origin}: {name}: {error}") from None
     names = config.get("id2label") if outputs.num_classes else None
     class_names = None
     if names:
@@ -272,6 +323,14 @@ def _describe_transformers(
     if class_names == imagenet1k()[1]:
         card = _with_imagenet1k(card)
     return _Description(model=model_spec(spec), layout=layout, card=card, origins=origins)
+
+
+def _image_processor(folder: Path) -> tuple[str, dict[str, Any] | None]:
+    """The file that configures the image processor, and what it says, in transformers' order."""
+    both, alone = "processor_config.json", "preprocessor_config.json"
+    if (folder / both).is_file() and "image_processor" in (said := read_json(folder / both)):
+        return both, said["image_processor"]
+    return alone, read_json(folder / alone) if (folder / alone).is_file() else None
 
 
 def _describe_bare(

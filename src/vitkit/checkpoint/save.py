@@ -1,7 +1,7 @@
 """A module to a folder, whole or absent: native, which timm and transformers load as it is, or transformers' ViT.
 
 The native folder holds model.safetensors (timm's names), config.json (timm's, where timm computes exactly the same),
-vitkit.json (spec, card, digests), proof.safetensors and a model card.
+vitkit.json (spec, card, digests), proof.safetensors, a text tower's tokenizer and a model card.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def save_native(
         proof.write_proof(part / proof.FILE, proof.make(module, card.preprocess))
         if timm is not None:
             _write_json(part / "config.json", timm)
+        _write_tokenizer(part, card)
         _write_text(part / "README.md", model_card(module.spec, card, notes))
         written = NativeFile(
             format=1,
@@ -104,6 +105,7 @@ def save_transformers(
         _write_json(part / "config.json", config)
         if processor is not None:
             _write_json(part / "preprocessor_config.json", processor)
+        _write_tokenizer(part, card)
     return notes
 
 
@@ -134,9 +136,10 @@ def native_timm_config(spec: AnySpec, card: Card) -> tuple[dict[str, Any] | None
     # The native folder's tensors have our names: timm's classes that call them otherwise need `save_timm`.
     alike = [d for d in TIMM.values() if all(LAYOUTS[name].rules == NATIVE for name in d.layouts)]
     dialect, reasons = _speaker("timm", alike, model_spec(spec))
-    other, _ = _speaker("timm", TIMM.values(), model_spec(spec))
-    if dialect is None and other is not None:
-        reasons = [f"{other.name} has other names for its tensors; --to timm writes them"]
+    other, others = _speaker("timm", TIMM.values(), model_spec(spec))
+    if dialect is None:
+        named = None if other is None else f"{other.name} has other names for its tensors; --to timm writes them"
+        reasons = others if named is None else [named]
     words = to_timm(card.preprocess)
     if words is None:
         reasons.append("its transforms have no words for this preprocessing")
@@ -159,7 +162,7 @@ def timm_config(dialect: Dialect, spec: AnySpec, card: Card, words: dict[str, An
         "model_args": arguments,
         "pretrained_cfg": {
             **words,
-            "fixed_input_size": True,
+            "fixed_input_size": not spec.any_size,
             "custom_load": False,
             "first_conv": dialect.first_conv,
             "classifier": dialect.classifier,
@@ -224,7 +227,7 @@ def model_card(spec: AnySpec, card: Card, notes: list[str]) -> str:
         "import vitkit",
         "",
         'vit = vitkit.load("THIS FOLDER OR ITS HUB ID")',
-        'vit.classify("picture.jpg")' if spec.num_classes else 'vit.embed(["picture.jpg"])',
+        _first_call(spec),
         "```",
         "",
         "`vitkit verify` proves that these weights answer on your machine as they did where they were written.",
@@ -235,6 +238,14 @@ def model_card(spec: AnySpec, card: Card, notes: list[str]) -> str:
         lines += ["", *(f"- {name}: {value:g}" for name, value in card.metrics.items())]
     lines += ["", *(f"- {note}" for note in notes)] if notes else []
     return "\n".join(lines) + "\n"
+
+
+def _first_call(spec: AnySpec) -> str:
+    if spec.num_classes:
+        return 'vit.classify("picture.jpg")'
+    if spec.has_text:
+        return 'vit.with_labels(["a cat", "a dog"]).classify("picture.jpg")'
+    return 'vit.embed(["picture.jpg"])'
 
 
 def _check_card(spec: AnySpec, card: Card) -> None:
@@ -256,6 +267,11 @@ def _unlikeness(a: AnySpec, b: AnySpec) -> tuple[bool, int, int]:
     eps = [getattr(spec, "norm_eps", None) for spec in (a, b)]
     counts = [dataclasses.replace(spec, num_classes=0).num_parameters() for spec in (a, b)]
     return eps[0] != eps[1], abs(counts[0] - counts[1]), sum(getattr(a, name) != getattr(b, name) for name in vars(a))
+
+
+def _write_tokenizer(folder: Path, card: Card) -> None:
+    for name, content in card.tokenizer.items():
+        (folder / name).write_bytes(content)
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:

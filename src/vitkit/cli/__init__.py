@@ -20,10 +20,13 @@ from vitkit import __version__
 from vitkit.cli.classify import classify
 from vitkit.cli.convert import convert
 from vitkit.cli.demo import demo
+from vitkit.cli.diff import diff
 from vitkit.cli.embed import embed
 from vitkit.cli.evaluate import evaluate
 from vitkit.cli.explain import explain
 from vitkit.cli.models import models
+from vitkit.cli.options import spread
+from vitkit.cli.reconstruct import reconstruct
 from vitkit.cli.train import train
 from vitkit.cli.verify import verify
 from vitkit.errors import Interrupted, VitkitError
@@ -34,11 +37,13 @@ COMMANDS: Mapping[str, Callable[..., int]] = {
     "classify": classify,
     "embed": embed,
     "explain": explain,
+    "reconstruct": reconstruct,
     "train": train,
     "evaluate": evaluate,
     "models": models,
     "convert": convert,
     "verify": verify,
+    "diff": diff,
     "demo": demo,
 }
 
@@ -55,7 +60,7 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     for name, function in COMMANDS.items():
-        app.command(name)(function)
+        app.command(name)(spread(function))
 
     @app.callback()
     def options(

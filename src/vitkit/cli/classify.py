@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
@@ -19,17 +20,22 @@ if TYPE_CHECKING:
 def classify(
     pictures: options.Pictures,
     model: options.Model = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Classes of your own, for CLIP and SigLIP: 'a cat,a dog', or a .txt file with one per line."),
+    ] = None,
+    templates: Annotated[
+        list[str] | None,
+        typer.Option("--template", help="Text around a label; several are averaged. [This is a photo of {}.]"),
+    ] = None,
     top: Annotated[int | None, typer.Option(help="Classes per picture. [5]", min=1)] = None,
     threshold: Annotated[float | None, typer.Option(help="Leave out classes below this probability.")] = None,
     as_json: options.Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: one row per picture and class.")] = False,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Write to this file instead of stdout.")] = None,
     batch_size: options.BatchSize = None,
-    preset: options.PresetName = None,
-    revision: options.Revision = None,
-    image_size: options.ImageSize = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
+    *,
+    loading: options.Loading,
 ) -> int:
     """Say what is in pictures: classes, best first."""
     from vitkit.api.load import load
@@ -37,6 +43,7 @@ def classify(
     from vitkit.cli.inputs import open_pictures
     from vitkit.cli.output import Progress, complain, open_output
     from vitkit.engine.predict import BATCH_SIZE
+    from vitkit.engine.zero_shot import TEMPLATE
     from vitkit.files import check_new_file
 
     if as_json and as_csv:
@@ -45,15 +52,13 @@ def classify(
         raise ConfigError(f"--threshold is {threshold}; allowed: a probability from 0 to 1")
     if output is not None:
         check_new_file(output)
+    names = None if labels is None else read_labels(labels)
+    if names is None and templates:
+        raise ConfigError("--template is the text around --labels; give these too")
     inputs = open_pictures(pictures)
-    vit = load(
-        DEFAULT_MODEL if model is None else model,
-        preset=preset,
-        revision=revision,
-        image_size=options.parse_size(image_size),
-        device=device,
-        dtype=dtype,
-    )
+    vit = load(DEFAULT_MODEL if model is None else model, **loading)
+    if names is not None:
+        vit = vit.with_labels(names, templates=templates or (TEMPLATE,))
     vit.check_classifier()
     writer = JsonLines(vit) if as_json else CsvRows(vit) if as_csv else Text(vit)
     shown = output is None and sys.stdout.isatty()
@@ -68,6 +73,17 @@ def classify(
             found = vit.predictions(answer, top=top or 5)
             writer.write(stream, answer, [p for p in found if threshold is None or p.probability >= threshold])
     return 1 if progress.failed else 0
+
+
+def read_labels(text: str) -> list[str]:
+    """The labels of --labels: separated by commas, or the lines of a .txt file; blanks around them don't count."""
+    if not text.endswith(".txt"):
+        return [label.strip() for label in text.split(",")]
+    try:
+        lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--labels {text!r} can't be read as a text file ({error}); one label per line") from error
+    return [line.strip() for line in lines if line.strip()]
 
 
 class Text:

@@ -16,6 +16,8 @@ def convert(
     preset: options.PresetName = None,
     revision: options.Revision = None,
     image_size: options.ImageSize = None,
+    patch_size: options.PatchSize = None,
+    parity: options.Parity = None,
     num_classes: Annotated[
         int | None, typer.Option("--num-classes", help="A new head of so many outputs, zero at the start.", min=0)
     ] = None,
@@ -37,7 +39,9 @@ def convert(
         to=to or "native",
         preset=preset,
         revision=revision,
-        image_size=options.parse_size(image_size),
+        image_size=image_size,
+        patch_size=patch_size,
+        parity=parity,
         num_classes=num_classes,
         overwrite=overwrite,
     )

@@ -17,11 +17,8 @@ def embed(
     output: Annotated[str, typer.Option("--output", "-o", help="The file to write: .npz or .parquet.")],
     model: options.Model = None,
     batch_size: options.BatchSize = None,
-    preset: options.PresetName = None,
-    revision: options.Revision = None,
-    image_size: options.ImageSize = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
+    *,
+    loading: options.Loading,
 ) -> int:
     """Turn pictures into vectors, one row each.
 
@@ -36,14 +33,7 @@ def embed(
 
     check_embedding_file(output)
     inputs = open_pictures(pictures)
-    vit = load(
-        DEFAULT_MODEL if model is None else model,
-        preset=preset,
-        revision=revision,
-        image_size=options.parse_size(image_size),
-        device=device,
-        dtype=dtype,
-    )
+    vit = load(DEFAULT_MODEL if model is None else model, **loading)
     with Progress() as progress:
 
         def tell(answer: Answer) -> None:

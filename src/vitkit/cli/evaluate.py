@@ -28,11 +28,8 @@ def evaluate(
     ] = None,
     as_json: options.Json = False,
     batch_size: options.BatchSize = None,
-    preset: options.PresetName = None,
-    revision: options.Revision = None,
-    image_size: options.ImageSize = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
+    *,
+    loading: options.Loading,
 ) -> int:
     """Measure accuracy on labelled pictures.
 
@@ -58,11 +55,7 @@ def evaluate(
             data,
             batch_size=batch_size or BATCH_SIZE,
             confusion=confusion,
-            preset=preset,
-            revision=revision,
-            image_size=options.parse_size(image_size),
-            device=device,
-            dtype=dtype,
+            **loading,
             on_progress=tell,
         )
     for _, error in scores.failed:

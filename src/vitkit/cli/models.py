@@ -17,19 +17,36 @@ def models(
     show: Annotated[
         str | None, typer.Option("--show", help="Say all about one preset, folder, weight file or Hub id.")
     ] = None,
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="With --show: the tensors that the file calls otherwise.")
+    ] = False,
+    code: Annotated[
+        str | None, typer.Option("--code", help="Print one preset, folder, weight file or Hub id as one PyTorch file.")
+    ] = None,
     preset: options.PresetName = None,
     revision: options.Revision = None,
+    parity: options.Parity = None,
     as_json: options.Json = False,
 ) -> int:
     """List published models, or show a checkpoint.
 
-    --show says what one checkpoint is, and which of its files said so.
+    --show says what one checkpoint is, and which of its files said so. --code prints a model's whole code, which needs
+    torch alone and takes the tensors of a native checkpoint by their names.
     """
+    if code is not None:
+        if pattern is not None or show is not None or parity is not None or tensors or as_json:
+            raise ConfigError("--code goes with a name, --preset and --revision alone")
+        from vitkit.api.code import code as written
+
+        typer.echo(written(code, revision=revision, preset=preset), nl=False)
+        return 0
     if show is not None:
         if pattern is not None:
             raise ConfigError("give a pattern or --show, not both")
-        typer.echo(_show(show, preset, revision, as_json))
+        typer.echo(_show(show, preset, revision, parity, tensors=tensors, as_json=as_json))
         return 0
+    if tensors or parity is not None:
+        raise ConfigError("--tensors and --parity are for what --show names")
     from vitkit.api.models import list_models
 
     rows = list_models(pattern or "*")
@@ -53,12 +70,14 @@ def models(
     return 0
 
 
-def _show(source: str, preset: str | None, revision: str | None, as_json: bool) -> str:
+def _show(
+    source: str, preset: str | None, revision: str | None, parity: str | None, *, tensors: bool, as_json: bool
+) -> str:
     from vitkit.api.show import describe_checkpoint, describe_preset, show, show_data
     from vitkit.checkpoint.presets import PRESETS
     from vitkit.config import to_dict
 
     if source in PRESETS and not Path(source).exists():
         return json.dumps({"preset": source, **to_dict(PRESETS[source])}) if as_json else describe_preset(source)
-    checkpoint = show(source, preset=preset, revision=revision)
-    return json.dumps(show_data(checkpoint)) if as_json else describe_checkpoint(checkpoint)
+    checkpoint = show(source, preset=preset, revision=revision, parity=parity)
+    return json.dumps(show_data(checkpoint)) if as_json else describe_checkpoint(checkpoint, tensors=tensors)

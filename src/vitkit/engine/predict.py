@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -15,16 +17,21 @@ from torch import Tensor
 
 from vitkit.checkpoint.card import Card
 from vitkit.checkpoint.read import Report
+from vitkit.engine import zero_shot
 from vitkit.engine.protocol import Engine
 from vitkit.errors import ConfigError, EngineError, ImageError
 from vitkit.explain.explanation import Explanation, explain_picture
+from vitkit.explain.reconstruction import ReconstructedPicture, reconstruct_picture
 from vitkit.image.decode import Picture, decode, describe
 from vitkit.image.listing import list_pictures
 from vitkit.image.preprocess import Preprocess, apply, fit
 from vitkit.model.base import ImageModel
+from vitkit.model.mae import MASK_RATIO
 
 if TYPE_CHECKING:
+    from vitkit.model.clip import Clip
     from vitkit.model.spec import AnySpec
+    from vitkit.text.tokenizer import Tokenizer
 
 __all__ = ["Answer", "Prediction", "Predictor", "probabilities"]
 
@@ -106,6 +113,35 @@ class Predictor:
             return rows[0]
         return np.stack(rows) if rows else np.zeros((0, self.spec.feature_dim), np.float32)
 
+    def embed_text(self, texts: str | Iterable[str]) -> NDArray[np.float32]:
+        """Texts in the space that pictures are embedded in: float32 [D] for one, [n, D] for several, of any length.
+
+        Raises ConfigError for a model without a text tower, CheckpointError where its tokenizer isn't there.
+        """
+        several = [texts] if isinstance(texts, str) else list(texts)
+        rows = zero_shot.embed_texts(*self._text_tower, several).float().cpu().numpy()
+        return rows[0] if isinstance(texts, str) else rows
+
+    def with_labels(self, labels: Sequence[str], *, templates: Sequence[str] = (zero_shot.TEMPLATE,)) -> Predictor:
+        """The same model of two towers as a classifier whose classes are `labels`: zero-shot classification.
+
+        Each label is put into every template in the place of {}, and the mean of their embeddings stands for it.
+        Probabilities are over the labels, or one by one where the model has a bias for that (SigLIP). The texts are
+        embedded here, once. Raises as `embed_text`, and ConfigError for labels or templates that make no sense.
+        """
+        zero_shot.check_labels(labels, templates)
+        clip, tokenizer = self._text_tower
+        texts = zero_shot.embed_labels(clip, tokenizer, labels, templates)
+        module = clip.with_texts(texts.to(next(clip.parameters()).dtype))
+        scores: Literal["softmax", "sigmoid"] = "sigmoid" if clip.spec.logit_bias else "softmax"
+        card = dataclasses.replace(self.card.without_classes(), class_names=tuple(labels), scores=scores, tokenizer={})
+        module.card = card
+        return Predictor(module, self.engine.with_module(module), card, self.report)
+
+    @functools.cached_property
+    def _text_tower(self) -> tuple[Clip, Tokenizer]:
+        return zero_shot.tokenizer_of(self.module, self.card, self.report.source)
+
     def preprocess(self, picture: Picture) -> Tensor:
         """A picture as the module takes it: float32 [C, H, W], normalised. For one's own Dataset or loop."""
         return torch.from_numpy(apply(self._preprocess, decode(picture, channels=self._preprocess.channels)))
@@ -117,6 +153,13 @@ class Predictor:
         "gradient" or "auto": the attention of the class token or pooling query that the head reads, else "gradient".
         """
         return explain_picture(self.module, self.card, picture, target=target, method=method)
+
+    def reconstruct(self, picture: Picture, *, mask_ratio: float = MASK_RATIO, seed: int = 0) -> ReconstructedPicture:
+        """The picture with a share of its patches hidden, and as a masked autoencoder paints them: `.save("mae.png")`.
+
+        `.original`, `.masked`, `.reconstructed` and `.painted` are uint8 [H, W, C]; `seed` draws the patches hidden.
+        """
+        return reconstruct_picture(self.module, self.card, picture, mask_ratio=mask_ratio, seed=seed)
 
     def answers(
         self, pictures: Picture | Iterable[Picture], *, batch_size: int = BATCH_SIZE, allow_urls: bool = True
@@ -152,6 +195,11 @@ class Predictor:
 
     def check_classifier(self, top: int = 1) -> None:
         """Raises ConfigError where this model can't classify, before any picture is touched."""
+        if self.spec.has_text and not self.spec.num_classes:
+            raise ConfigError(
+                f"{self.report.source} has no classes of its own: say which there are, with --labels 'a cat,a dog' "
+                "(in Python with_labels([...]))"
+            )
         if not self.spec.num_classes:
             raise ConfigError(f"{self.report.source} has no classification head; embed with it, or load another model")
         if top < 1:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vitkit.model.base import ImageModel
 
 __all__ = ["Engine", "InputSpec", "Outputs"]
 
@@ -34,3 +36,6 @@ class Engine(Protocol):
 
     def run(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> Outputs:
         """Outputs of a batch that is as `input` says."""
+
+    def with_module(self, module: ImageModel) -> Self:
+        """The same engine, device and precision for another module that takes the same pixels."""

@@ -22,6 +22,7 @@ class TorchEngine:
 
     def __init__(self, module: ImageModel, preprocess: Preprocess, *, device: torch.device, dtype: torch.dtype) -> None:
         self.module = module.to(device=device, dtype=dtype).eval()
+        self.preprocess = preprocess
         self.device = device
         self.name = f"torch {str(dtype).removeprefix('torch.')} on {device}"
         uint8 = preprocess.order == "resize_first"
@@ -34,6 +35,10 @@ class TorchEngine:
         self._dtype = dtype
         self._mean = torch.tensor(preprocess.mean, device=device)[:, None, None]
         self._std = torch.tensor(preprocess.std, device=device)[:, None, None]
+
+    def with_module(self, module: ImageModel) -> TorchEngine:
+        """The same device and dtype for another module that takes the same pixels."""
+        return TorchEngine(module, self.preprocess, device=self.device, dtype=self._dtype)
 
     def run(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> Outputs:
         """Outputs of one batch: "logits" [B, K] (absent without a head) and "embedding" [B, D], float32.

@@ -20,7 +20,18 @@ from vitkit.image.decode import Picture, Pixels, decode, describe
 from vitkit.image.preprocess import Preprocess, apply
 from vitkit.model.base import ImageModel
 
-__all__ = ["Card", "Explanation", "explain_picture", "explain_pixels", "find_class", "restore", "visible"]
+__all__ = [
+    "Card",
+    "Explanation",
+    "check_png",
+    "explain_picture",
+    "explain_pixels",
+    "find_class",
+    "preprocess_of",
+    "read_pixels",
+    "restore",
+    "visible",
+]
 
 
 class Card(Protocol):
@@ -90,13 +101,8 @@ def explain_picture(
     `card` says how pictures become pixels and what the classes are called. Methods and errors as `maps.explain`;
     ImageError for a picture that can't be used.
     """
-    preprocess = _preprocess(card)
-    rgb = decode(picture, channels=preprocess.channels, allow_urls=allow_urls)
-    try:
-        pixels = torch.from_numpy(apply(preprocess, rgb))
-    except ImageError as error:
-        raise ImageError(f"{describe(picture)}: {error}") from None
-    return explain_pixels(module, card, pixels[None], target=target, method=method)[0]
+    pixels = read_pixels(card, picture, allow_urls=allow_urls)
+    return explain_pixels(module, card, pixels, target=target, method=method)[0]
 
 
 def explain_pixels(
@@ -108,7 +114,7 @@ def explain_pixels(
     method: str = "auto",
 ) -> list[Explanation]:
     """As `explain_picture`, for a batch of normalised pixels [B, C, H, W]; `target` may be a class for each."""
-    preprocess = _preprocess(card)
+    preprocess = preprocess_of(card)
     if isinstance(target, str):
         target = find_class(target, card.class_names, module.spec.num_classes)
     maps = explain(module, pixels, target=target, method=method)
@@ -123,6 +129,16 @@ def explain_pixels(
         chance = _probability(maps.outputs[row], index, card.scores)
         found.append(Explanation(values, maps.method, picture, index, name, chance))
     return found
+
+
+def read_pixels(card: Card, picture: Picture, *, allow_urls: bool = True) -> Tensor:
+    """One picture as the model takes it, normalised: float32 [1, C, H, W]. ImageError for one that can't be used."""
+    preprocess = preprocess_of(card)
+    rgb = decode(picture, channels=preprocess.channels, allow_urls=allow_urls)
+    try:
+        return torch.from_numpy(apply(preprocess, rgb))[None]
+    except ImageError as error:
+        raise ImageError(f"{describe(picture)}: {error}") from None
 
 
 def find_class(text: str, class_names: Sequence[str] | None, num_classes: int) -> int:
@@ -166,10 +182,11 @@ def visible(preprocess: Preprocess, pixels: Tensor) -> Pixels:
 def check_png(file: str | os.PathLike[str]) -> None:
     """Raises ConfigError for a file name that isn't a PNG's."""
     if not os.fspath(file).lower().endswith(".png"):
-        raise ConfigError(f"can't write {os.fspath(file)!r}: explanations are PNG files; let its name end in .png")
+        raise ConfigError(f"can't write {os.fspath(file)!r}: drawings are PNG files; let its name end in .png")
 
 
-def _preprocess(card: Card) -> Preprocess:
+def preprocess_of(card: Card) -> Preprocess:
+    """The card's preprocessing; ConfigError where it has none."""
     if card.preprocess is None:
         raise ConfigError("the model's preprocessing is unknown; load it with preprocess=vitkit.Preprocess(...)")
     return card.preprocess

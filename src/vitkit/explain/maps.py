@@ -1,4 +1,4 @@
-"""Which patches an answer rests on: maps from attention weights and their gradients, one per picture.
+"""Which patches an answer rests on: maps from attention or features and their gradients, one per picture.
 
 Attention rollout: Abnar and Zuidema, 2020, arXiv:2005.00928, equation 1. Gradient-weighted attention: Chefer, Gur and
 Wolf, "Generic Attention-model Explainability", 2021, arXiv:2103.15679, equations 5 and 6.
@@ -7,9 +7,10 @@ Wolf, "Generic Attention-model Explainability", 2021, arXiv:2103.15679, equation
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vitkit.errors import ConfigError, EngineError, nearest
-from vitkit.explain.record import record
+from vitkit.explain.record import record, record_pooled
 from vitkit.model.base import ImageModel
 from vitkit.model.vit import VisionTransformer
 
@@ -29,6 +30,7 @@ __all__ = [
     "class_token_attention",
     "eval_mode",
     "explain",
+    "grad_cam",
     "gradient_weighted",
     "patch_attention",
     "pooled_attention",
@@ -100,6 +102,14 @@ def gradient_weighted(attention: Sequence[Tensor], gradients: Sequence[Tensor], 
     return _read(relevance, pool, num_prefix)
 
 
+def grad_cam(tokens: Tensor, gradients: Tensor) -> Tensor:
+    """Where features speak for the score, each weighted by its mean gradient: [B, h*w, D] both, to [B, h*w].
+
+    Selvaraju et al., "Grad-CAM", 2017, arXiv:1610.02391, equations 1 and 2.
+    """
+    return (tokens * gradients.mean(dim=1, keepdim=True)).sum(dim=-1).relu()
+
+
 def explain(
     module: ImageModel,
     pixels: Tensor,
@@ -111,36 +121,67 @@ def explain(
 
     "auto" is the attention of what the head reads, a class token or a pooling query, else gradient-weighted; with a
     `target` always the latter, the only one that differs between classes. "gradient" explains the target's logit, or
-    the embedding's squared norm where there is no head. The module is run in eval mode and left as it was.
+    the embedding's squared norm where there is no head; of a ResNet, which has no attention, by Grad-CAM. The module is
+    run in eval mode and left as it was.
 
-    Raises ConfigError for an unknown method or class, EngineError where the model's answer isn't a number.
+    Raises ConfigError for an unknown method or class, or for one that such a model has no map for, EngineError where
+    the model's answer isn't a number.
     """
-    if not isinstance(module, VisionTransformer):
-        raise ConfigError(f"maps need attention over the whole picture; {type(module).__name__} has none")
     spec = module.spec
-    targets = _check_targets(target, method, spec.num_classes, len(pixels))
+    with torch.inference_mode(False), eval_mode(module):  # nothing born in inference mode can take part in a graph
+        targets = _check_targets(target, method, spec.num_classes, len(pixels))
+        pixels = pixels.to(next(module.parameters())).clone()
+        if isinstance(module, VisionTransformer):
+            values, name, asked = _maps_of_attention(module, pixels, targets, method)
+        else:
+            values, name, asked = _maps_of_features(module, pixels, targets, method)
+    grid = dataclasses.replace(spec, image_size=(pixels.shape[2], pixels.shape[3])).grid
+    return Maps(
+        values=_normalise(values).reshape(-1, *grid).numpy(),
+        method=name,
+        targets=None if asked.targets is None else asked.targets.numpy(),
+        outputs=asked.outputs.detach().float().cpu().numpy(),
+    )
+
+
+class _Asked(NamedTuple):
+    """What the model said, the classes explained, and the score [B, ...] that speaks for them."""
+
+    outputs: Tensor
+    targets: Tensor | None
+    score: Tensor
+
+    @property
+    def of_what(self) -> str:
+        """For a caption."""
+        return " of the embedding's norm" if self.targets is None else ""
+
+
+def _ask(module: ImageModel, pixels: Tensor, targets: Tensor | None) -> _Asked:
+    outputs = module(pixels)
+    if not outputs.isfinite().all():
+        raise EngineError("the model answers with values that aren't finite; damaged weights, or dtype")
+    if targets is None and module.spec.num_classes:
+        targets = outputs.detach().argmax(dim=-1).cpu()
+    score = outputs.float().square() if targets is None else outputs.gather(1, targets[:, None].to(outputs.device))
+    return _Asked(outputs, targets, score)
+
+
+def _maps_of_attention(
+    module: VisionTransformer, pixels: Tensor, targets: Tensor | None, method: str
+) -> tuple[Tensor, str, _Asked]:
+    spec = module.spec
     if method == "auto":
-        method = "attention" if spec.pool in ("cls", "attention") and target is None else "gradient"
-    weight = module.patch_embed.proj.weight
-    pixels = pixels.to(device=weight.device, dtype=weight.dtype)
+        method = "attention" if spec.pool in ("cls", "attention") and targets is None else "gradient"
     by_gradient = method == "gradient"
-    with (
-        torch.inference_mode(False),
-        torch.set_grad_enabled(by_gradient),
-        eval_mode(module),
-        record(_pixels_path(module), [-1] if method == "attention" else None, gradients=by_gradient) as recorded,
-    ):
-        outputs = module(pixels.clone())  # a tensor born in inference mode can't take part in a graph
-        if not outputs.isfinite().all():
-            raise EngineError("the model answers with values that aren't finite; damaged weights, or dtype")
-        if targets is None and spec.num_classes:
-            targets = outputs.detach().argmax(dim=-1).cpu()
-        score = outputs.float().square() if targets is None else outputs.gather(1, targets[:, None].to(outputs.device))
-        gradients = recorded.attention_gradients(score) if by_gradient else []
+    layers = [-1] if method == "attention" else None
+    with torch.set_grad_enabled(by_gradient), record(_pixels_path(module), layers, gradients=by_gradient) as recorded:
+        asked = _ask(module, pixels, targets)
+        gradients = recorded.attention_gradients(asked.score) if by_gradient else []
     attention, P = recorded.attention(), spec.num_prefix_tokens
     if by_gradient:
-        values = gradient_weighted(attention, gradients, spec.pool, P)
-        name = "gradient-weighted attention" + (" of the embedding's norm" if targets is None else "")
+        values, name = gradient_weighted(attention, gradients, spec.pool, P), "gradient-weighted attention"
+        name += asked.of_what
     elif method == "rollout":
         values, name = attention_rollout(attention, spec.pool, P), "attention rollout"
     elif spec.pool == "attention":
@@ -149,13 +190,20 @@ def explain(
         values, name = class_token_attention(attention, P), "class-token attention, last block"
     else:
         values, name = patch_attention(attention, P), "attention between patches, last block"
-    h, w = pixels.shape[2] // spec.patch_size, pixels.shape[3] // spec.patch_size
-    return Maps(
-        values=_normalise(values).reshape(-1, h, w).numpy(),
-        method=name,
-        targets=None if targets is None else targets.numpy(),
-        outputs=outputs.detach().float().cpu().numpy(),
-    )
+    return values, name, asked
+
+
+def _maps_of_features(
+    module: ImageModel, pixels: Tensor, targets: Tensor | None, method: str
+) -> tuple[Tensor, str, _Asked]:
+    """From what the mean is taken of."""
+    with torch.enable_grad(), record_pooled(module) as pooled:
+        if method not in ("auto", "gradient"):
+            raise ConfigError(f"method {method!r} needs attention, and a {module.spec.title} has none; use 'gradient'")
+        asked = _ask(module, pixels, targets)
+        (gradients,) = torch.autograd.grad(asked.score.sum(), pooled)
+    (tokens,) = pooled
+    return grad_cam(tokens.detach().float(), gradients.float()), f"Grad-CAM, last stage{asked.of_what}", asked
 
 
 def _through_query(query: Tensor, relevance_BNN: Tensor, num_prefix: int) -> Tensor:

@@ -1,4 +1,7 @@
-"""What every attention layer did in a forward pass, read from outside: hooks on the tap, the fused kernel stays on."""
+"""What attention layers did in a forward pass, or what it pooled, read from outside by hooks on taps.
+
+The fused kernel of attention stays on.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ from torch import Tensor, nn
 
 from vitkit.errors import ConfigError
 from vitkit.model.attention import Attend
+from vitkit.model.head import MeanPool
 
-__all__ = ["Record", "record"]
+__all__ = ["Record", "record", "record_pooled"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +87,28 @@ def record(module: nn.Module, layers: Sequence[int] | None = None, *, gradients:
             handle = taps[layer].register_forward_hook(_hook(recorded, layer, gradients), with_kwargs=True)
             hooks.callback(handle.remove)
         yield recorded
+
+
+@contextlib.contextmanager
+def record_pooled(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Records the tokens [B, N, D] that `module` takes the mean of inside the block, each time it is called.
+
+    They are leaves of the autograd graph: nothing below them needs one. Raises ConfigError for a module without.
+    """
+    pool = next((part for part in module.modules() if isinstance(part, MeanPool)), None)
+    if pool is None:
+        raise ConfigError(f"maps need attention over the whole picture; {type(module).__name__} has none")
+    pooled: list[Tensor] = []
+
+    def keep(tap: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        pooled.append(inputs[0].detach().requires_grad_())
+        return (pooled[-1],)
+
+    handle = pool.register_forward_pre_hook(keep)
+    try:
+        yield pooled
+    finally:
+        handle.remove()
 
 
 def _hook(recorded: Record, layer: int, gradients: bool) -> Any:

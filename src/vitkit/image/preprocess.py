@@ -40,7 +40,9 @@ class Preprocess:
     crop: the centre, at round-half-even((held - size) / 2) (timm, torchvision) or floor((held - size) / 2)
         (transformers); a smaller picture is padded with zeros, where an odd one goes after or before the picture
         respectively. "none" asks that resizing gave `size`.
-    interpolation: Pillow's filter of that name, with antialiasing.
+    interpolation: Pillow's filter of that name.
+    antialias: without it, which "bilinear" alone knows, a smaller picture is made of the four pixels nearest to each
+        point, however many lie between the points (TensorFlow's tf.image.resize).
     mean, std: per channel, on the scale where a pixel is 0..1; their length is the number of channels.
     order: "resize_first" resizes uint8 and rounds, "rescale_first" resizes float32 in 0..1 (DINOv3).
     """
@@ -53,6 +55,7 @@ class Preprocess:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     order: Literal["resize_first", "rescale_first"] = "resize_first"
+    antialias: bool = True
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__  # frozen: only here, to normalise
@@ -70,6 +73,8 @@ class Preprocess:
             raise ConfigError(f"mean has {len(self.mean)} values and std {len(self.std)}; give one per channel")
         if min(self.std) <= 0:
             raise ConfigError(f"std is {self.std}; every value must be larger than 0")
+        if not self.antialias and self.interpolation != "bilinear":
+            raise ConfigError(f"antialias is False, but interpolation {self.interpolation!r} has it; use 'bilinear'")
         if self.resize == "none" and self.resize_size is not None:
             raise ConfigError(f"resize_size is {self.resize_size} but resize is 'none'; leave one of them out")
         if self.resize == "shortest" and self.crop == "none":
@@ -176,7 +181,11 @@ def _resize(preprocess: Preprocess, pixels: NDArray[Values]) -> NDArray[Values]:
     resample = Image.Resampling[preprocess.interpolation.upper()]
 
     def resized(band: NDArray[Values]) -> NDArray[Any]:
-        return np.asarray(Image.fromarray(band).resize((width, height), resample))
+        image = Image.fromarray(band)
+        if preprocess.antialias:
+            return np.asarray(image.resize((width, height), resample))
+        scale = (held[1] / width, 0, 0, 0, held[0] / height, 0)
+        return np.asarray(image.transform((width, height), Image.Transform.AFFINE, scale, resample))
 
     if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
         return resized(pixels)

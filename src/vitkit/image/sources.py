@@ -1,4 +1,4 @@
-"""timm's pretrained_cfg and the Hub's preprocessor_config.json to a Preprocess and back, defaults and all.
+"""timm's pretrained_cfg and the Hub's preprocessor_config.json to a Preprocess and back, defaults and all; OpenCLIP's.
 
 Sources: timm 1.0.31, data/config.py and transforms_imagenet_eval in data/transforms_factory.py; transformers 5.23.0,
 the `*ImageProcessorPil` classes and image_processing_backends.py.
@@ -16,7 +16,7 @@ from PIL import Image
 from vitkit.errors import ConfigError, nearest
 from vitkit.image.preprocess import Preprocess
 
-__all__ = ["from_timm", "from_transformers", "to_timm", "to_transformers"]
+__all__ = ["PROCESSOR_OF_MODEL", "from_openclip", "from_timm", "from_transformers", "to_timm", "to_transformers"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 OPENAI_MEAN, OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -55,10 +55,28 @@ def from_timm(cfg: Mapping[str, Any]) -> Preprocess:
     )
 
 
+def from_openclip(cfg: Mapping[str, Any], size: tuple[int, int]) -> Preprocess:
+    """What OpenCLIP's evaluation transform does for a preprocess_cfg and a model's size; absent keys mean its own.
+
+    Raises ConfigError for resize_mode "longest" and for anything that isn't OpenCLIP's.
+    """
+    mode, interpolation = cfg.get("resize_mode") or "shortest", cfg.get("interpolation") or "bicubic"
+    if mode not in ("shortest", "squash") or interpolation not in ("bicubic", "bilinear"):
+        raise ConfigError(
+            f"resize_mode is {mode!r}, interpolation {interpolation!r} (open_clip_config.json, preprocess_cfg); "
+            "supported: shortest or squash, bicubic or bilinear"
+        )
+    statistics = {"mean": cfg.get("mean") or OPENAI_MEAN, "std": cfg.get("std") or OPENAI_STD}
+    crop = {"crop_pct": 1.0, "crop_mode": "squash" if mode == "squash" else "center"}
+    return from_timm({"input_size": (3, *size), "interpolation": interpolation, **crop, **statistics})
+
+
 def to_timm(preprocess: Preprocess) -> dict[str, Any] | None:
     """The pretrained_cfg keys that make timm build the same transform, or None where timm has no words for it."""
     size, resized = preprocess.size, preprocess.resize_size
-    if resized is None or preprocess.order != "resize_first" or not _crops_alike(preprocess, "center_round"):
+    if resized is None or preprocess.order != "resize_first" or not preprocess.antialias:
+        return None
+    if not _crops_alike(preprocess, "center_round"):
         return None
     crop_pct = _crop_pct(size, resized)
     if crop_pct is None:
@@ -121,18 +139,36 @@ _PROCESSORS = {
     "ConvNextImageProcessor": _Processor({"shortest_edge": 384}, "bicubic", HALF, HALF, square=False, crop_pct=0.875),
     "DINOv3ViTImageProcessor": _Processor(_SQUARE, "bilinear", IMAGENET_MEAN, IMAGENET_STD, rescale_first=True),
 }
+PROCESSOR_OF_MODEL = {
+    "beit": "BeitImageProcessor",
+    "bit": "BitImageProcessor",
+    "clip": "CLIPImageProcessor",
+    "data2vec-vision": "BeitImageProcessor",
+    "deit": "DeiTImageProcessor",
+    "dinov2": "BitImageProcessor",
+    "dinov3_vit": "DINOv3ViTImageProcessor",
+    "resnet": "ConvNextImageProcessor",
+    "siglip": "SiglipImageProcessor",
+    "swin": "ViTImageProcessor",
+    "swinv2": "ViTImageProcessor",
+    "vit": "ViTImageProcessor",
+    "vit_mae": "ViTImageProcessor",
+}
+"""What AutoImageProcessor takes for config.json's model_type where preprocessor_config.json names no class."""
 
 
-def from_transformers(cfg: Mapping[str, Any]) -> Preprocess:
+def from_transformers(cfg: Mapping[str, Any], *, model_type: str | None = None) -> Preprocess:
     """What transformers' Pillow processor does for a preprocessor_config.json; absent keys mean its class's defaults.
 
     Knows the processors of the ViT family, by image_processor_type or the older feature_extractor_type, with or
-    without Fast and Pil. A step that is switched off leaves its keys without effect; unusual rescaling is folded into
-    mean and std. Raises ConfigError for another processor, for steps that have no counterpart here (padding, flipped
-    channels, a longest edge) and where the result's size would depend on the picture.
+    without Fast and Pil; files older than both are read by the class of `model_type`. A step that is switched off
+    leaves its keys without effect; unusual rescaling is folded into mean and std. Raises ConfigError for another
+    processor, for steps that have no counterpart here (padding, flipped channels, a longest edge) and where the
+    result's size would depend on the picture.
     """
     origin = "preprocessor_config.json"
-    name = str(cfg.get("image_processor_type") or cfg.get("feature_extractor_type"))
+    named = cfg.get("image_processor_type") or cfg.get("feature_extractor_type")
+    name = str(named or PROCESSOR_OF_MODEL.get(model_type or ""))
     kind = name.removesuffix("Fast").removesuffix("Pil").replace("FeatureExtractor", "ImageProcessor")
     if kind not in _PROCESSORS:
         raise ConfigError(
@@ -188,7 +224,7 @@ def to_transformers(preprocess: Preprocess) -> dict[str, Any] | None:
     shortest = resize == "shortest"
     crops = preprocess.crop != "none"
     rescale_first = preprocess.order == "rescale_first"
-    if preprocess.channels != 3 or not _crops_alike(preprocess, "center_floor"):
+    if preprocess.channels != 3 or not preprocess.antialias or not _crops_alike(preprocess, "center_floor"):
         return None
     if shortest and resized is not None and resized[0] != resized[1]:
         return None

@@ -54,7 +54,7 @@ class ImageModel(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no embed")
 
     def features(self, pixels: Tensor, layers: Sequence[int] = ()) -> Features:
-        """Tokens of the encoder, and the outputs of the blocks numbered in `layers` (from 0; -1 is the last)."""
+        """Tokens of the encoder; and the outputs of the blocks numbered in `layers`, from 0 (-1 is the last)."""
         raise NotImplementedError(f"{type(self).__name__} has no features")
 
     def layer_of(self, name: str) -> int:
@@ -63,7 +63,7 @@ class ImageModel(nn.Module):
 
     @staticmethod
     def resized_state(state: dict[str, Tensor], old: Any, new: Any) -> dict[str, Tensor]:
-        """The weights of a model of spec `old` for `new`, which differs in image_size: positions are resampled."""
+        """The weights of a model of spec `old` for `new`, of another grid of patches: positions are resampled."""
         return state
 
     @property
@@ -72,7 +72,7 @@ class ImageModel(nn.Module):
         return self.spec.num_blocks + 1
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels [B, C, H, W] to logits [B, num_classes]; without a head, to embeddings [B, feature_dim]."""
+        """Normalised pixels [B, C, H, W] to logits [B, num_classes], or embeddings [B, feature_dim] without a head."""
         logits: Tensor = self.head(self.embed(pixels))
         return logits
 

@@ -10,6 +10,7 @@ import torch
 from vitkit.model.base import ImageModel
 from vitkit.model.clip import Clip
 from vitkit.model.mae import MaskedAutoencoder
+from vitkit.model.resnet import ResNet
 from vitkit.model.spec import SPECS, AnySpec, ModelSpec
 from vitkit.model.swin import SwinTransformer
 from vitkit.model.vit import VisionTransformer
@@ -21,6 +22,7 @@ BUILDERS: Mapping[str, type[ImageModel]] = {
     "clip": Clip,
     "mae": MaskedAutoencoder,
     "swin": SwinTransformer,
+    "resnet": ResNet,
 }
 
 

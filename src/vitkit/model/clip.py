@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vitkit.errors import ConfigError
 from vitkit.model.fields import from_keywords
+from vitkit.model.head import UnitLinear, zeros_head
 from vitkit.model.spec import ClipFields, ClipSpec, VitSpec
 from vitkit.model.text import TextTransformer
 from vitkit.model.vit import VisionTransformer
@@ -48,6 +49,11 @@ class Clip(VisionTransformer):
         self.logit_bias = nn.Parameter(torch.tensor(SIGMOID_BIAS)) if spec.logit_bias else None
         self.head = self.new_head()
 
+    def new_head(self) -> nn.Module:
+        """As any image model's, on embeddings scaled to length 1 where the spec says so."""
+        spec = self.spec
+        return zeros_head(spec.feature_dim, spec.num_classes, kind=UnitLinear if spec.unit_head else nn.Linear)
+
     def embed(self, pixels: Tensor) -> Tensor:
         """Pixels [B, C, H, W] to embeddings [B, E] in the shared space, of any length."""
         embedding: Tensor = self.projection(super().embed(pixels))
@@ -63,6 +69,22 @@ class Clip(VisionTransformer):
         assert self.logit_scale is not None
         logits = F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T * self.logit_scale.exp()
         return logits if self.logit_bias is None else logits + self.logit_bias
+
+    def with_texts(self, texts: Tensor) -> Clip:
+        """The image half alone, weights shared, under a head whose classes are texts, given as embeddings [K, E].
+
+        Its logits [B, K] are those of `similarity`.
+        """
+        self._with_text()
+        assert self.logit_scale is not None
+        changed = {"num_classes": len(texts), "text": None, "logit_bias": False, "unit_head": True}
+        with torch.device("meta"):
+            half = Clip(**{**vars(self.spec), **changed})
+        weight = F.normalize(texts, dim=-1) * self.logit_scale.exp()
+        bias = weight.new_zeros(len(texts)) if self.logit_bias is None else self.logit_bias.expand(len(texts))
+        state = {**self.state_dict(), "head.weight": weight.detach(), "head.bias": bias.detach().clone()}
+        half.load_state_dict({name: state[name] for name in half.state_dict()}, assign=True)
+        return half.train(self.training)
 
     def _with_text(self) -> TextTransformer:
         if self.text is None:

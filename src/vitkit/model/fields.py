@@ -117,6 +117,8 @@ class ImageSpec:
 
     title: ClassVar[str]
     """What people call the architecture."""
+    any_size: ClassVar[bool] = False
+    """Whether no part of the model depends on image_size, which is then the size that pictures are prepared for."""
     image_size: Size = field(
         default=(224, 224), metadata={"help": "trained size in pixels, one number or (height, width)"}
     )
@@ -137,6 +139,11 @@ class ImageSpec:
     def _contradictions(self) -> Iterable[str]:
         """What is wrong with fields that are right by themselves."""
         return ()
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is a text tower."""
+        return False
 
     @property
     def grid(self) -> tuple[int, int]:

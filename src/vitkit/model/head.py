@@ -1,4 +1,4 @@
-"""Pooling by attention, and what stands between the pooled token and the logits.
+"""Pooling, and what stands between the pooled token and the logits.
 
 The paper's section 3.1: an MLP head in pre-training, a linear one after.
 """
@@ -6,13 +6,14 @@ The paper's section 3.1: an MLP head in pre-training, a linear one after.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitkit.model.attention import Attend
 from vitkit.model.block import Mlp
 from vitkit.model.spec import VitSpec
 
-__all__ = ["AttentionPool", "PreLogits", "zeros_head"]
+__all__ = ["AttentionPool", "MeanPool", "PreLogits", "UnitLinear", "zeros_head"]
 
 
 class AttentionPool(nn.Module):
@@ -41,6 +42,14 @@ class AttentionPool(nn.Module):
         return out
 
 
+class MeanPool(nn.Module):
+    """The mean of all positions: a module of its own, so that explanations see what comes in."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, N, D] to [B, D]."""
+        return x.mean(dim=1)
+
+
 class PreLogits(nn.Module):
     """The hidden layer of the paper's pre-training head: linear, then tanh. transformers calls it the pooler."""
 
@@ -55,11 +64,19 @@ class PreLogits(nn.Module):
         return torch.tanh(self.fc(x))
 
 
-def zeros_head(feature_dim: int, num_classes: int) -> nn.Module:
+class UnitLinear(nn.Linear):
+    """A linear layer on inputs scaled to length 1: where classes are texts, its logits are their similarities."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D] to [B, K]."""
+        return super().forward(F.normalize(x, dim=-1))
+
+
+def zeros_head(feature_dim: int, num_classes: int, *, kind: type[nn.Linear] = nn.Linear) -> nn.Module:
     """A linear head that starts at zero (vit_jax/models_vit.py, `head`), or nn.Identity for `num_classes` 0."""
     if not num_classes:
         return nn.Identity()
-    head = nn.Linear(feature_dim, num_classes)
+    head = kind(feature_dim, num_classes)
     nn.init.zeros_(head.weight)
     nn.init.zeros_(head.bias)
     return head

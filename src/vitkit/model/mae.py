@@ -82,19 +82,27 @@ class MaskedAutoencoder(VisionTransformer):
         errors = (reconstruction.patches - target).square().mean(dim=-1)
         return errors[reconstruction.mask].mean()
 
-    def painted(self, pixels: Tensor, reconstruction: Reconstruction) -> Tensor:
-        """Pixels [B, C, H, W] whose hidden patches are the predicted ones.
+    def predicted(self, pixels: Tensor, reconstruction: Reconstruction) -> Tensor:
+        """Pixels [B, C, H, W] made of the predictions of all patches, the seen ones too, on which no loss is taken.
 
         Where those are normalised (`spec.norm_pix_loss`), the true patches' means and deviations are given back to
         them, which the model can't know.
         """
-        size = self.spec.patch_size
-        true, patches = patchify(pixels, size), reconstruction.patches
+        size, patches = self.spec.patch_size, reconstruction.patches
         if self.spec.norm_pix_loss:
-            mean, deviation = _statistics(true)
+            mean, deviation = _statistics(patchify(pixels, size))
             patches = patches * deviation + mean
-        grid = pixels.shape[2] // size, pixels.shape[3] // size
-        return unpatchify(torch.where(reconstruction.mask[..., None], patches, true), size, grid)
+        return unpatchify(patches, size, (pixels.shape[2] // size, pixels.shape[3] // size))
+
+    def painted(self, pixels: Tensor, reconstruction: Reconstruction) -> Tensor:
+        """Pixels [B, C, H, W] whose hidden patches are the `predicted` ones."""
+        return torch.where(self.hidden(pixels, reconstruction), self.predicted(pixels, reconstruction), pixels)
+
+    def hidden(self, pixels: Tensor, reconstruction: Reconstruction) -> Tensor:
+        """The mask over the pixels [B, C, H, W] themselves: [B, 1, H, W] bool, True = hidden."""
+        size, mask = self.spec.patch_size, reconstruction.mask
+        everywhere = mask[..., None].expand(-1, -1, size * size)
+        return unpatchify(everywhere, size, (pixels.shape[2] // size, pixels.shape[3] // size))
 
     def encoder(self) -> VisionTransformer:
         """The encoder alone, to be fine-tuned or written for others: its weights are these, not copies of them."""
@@ -107,7 +115,7 @@ class MaskedAutoencoder(VisionTransformer):
 
     @staticmethod
     def resized_state(state: dict[str, Tensor], old: VitSpec, new: VitSpec) -> dict[str, Tensor]:
-        """The weights of a model of spec `old` for the image size of `new`: the positions of both parts follow."""
+        """The weights of a model of spec `old` for the grid of `new`: the positions of both parts follow."""
         name = "decoder.pos_embed"
         table = resample_positions(state[name], old.grid, new.grid, new.position_resample, num_prefix=1)
         return {**VisionTransformer.resized_state(state, old, new), name: table}

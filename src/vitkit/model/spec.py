@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, TypeAlias
 
 from vitkit.errors import ConfigError
 from vitkit.model.fields import EPSILON, FACTOR, SHARE, Activation, ImageFields, ImageSpec
+from vitkit.model.resnet_spec import ResNetSpec
 from vitkit.model.stem_spec import Depths, stem_channels, stem_macs, stem_parameters, stem_stride
 from vitkit.model.swin_spec import SwinSpec
 from vitkit.model.text_spec import TextSpec
@@ -51,6 +52,7 @@ class VitFields(ImageFields, total=False):
     """The fields of VitSpec, as keywords for VisionTransformer. A test holds the two to each other."""
 
     patch_size: int
+    ragged_edges: bool
     stem_depths: Depths
     embed_dim: int
     depth: int
@@ -82,6 +84,10 @@ class VitSpec(ImageSpec):
 
     title: ClassVar[str] = "ViT"
     patch_size: int = field(default=16, metadata={"help": "side of the square patches in pixels"})
+    ragged_edges: bool = field(
+        default=False,
+        metadata={"help": "sizes needn't be multiples of patch_size: what is over at the right and bottom isn't read"},
+    )
     stem_depths: Depths = field(
         default=None,
         metadata={"help": "blocks per stage of a ResNet before the patches; empty = its root alone", "empty": True},
@@ -138,7 +144,9 @@ class VitSpec(ImageSpec):
 
     def _contradictions(self) -> Iterable[str]:
         height, width = self.image_size
-        if height % self.patch_size or width % self.patch_size:
+        if min(height, width) < self.patch_size:
+            yield f"image_size {height}x{width} is smaller than one patch of {self.patch_size}"
+        elif (height % self.patch_size or width % self.patch_size) and not self.ragged_edges:
             yield f"image_size {height}x{width} is not a multiple of patch_size {self.patch_size}"
         if self.patch_size % stem_stride(self.stem_depths):
             stride = stem_stride(self.stem_depths)
@@ -250,6 +258,7 @@ class ClipFields(VitFields, total=False):
     projection_dim: int
     text: TextSpec | None
     logit_bias: bool
+    unit_head: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,6 +276,9 @@ class ClipSpec(VitSpec):
     )
     text: TextSpec | None = field(default=None, metadata={"help": "the text tower; none = the image half alone"})
     logit_bias: bool = field(default=False, metadata={"help": "similarities have a bias, as SigLIP's"})
+    unit_head: bool = field(
+        default=False, metadata={"help": "a head reads embeddings scaled to length 1, as similarities do"}
+    )
 
     def _contradictions(self) -> Iterable[str]:
         yield from super()._contradictions()
@@ -274,6 +286,11 @@ class ClipSpec(VitSpec):
             yield "projection_dim starts from one pooled token: no distillation_token, pre_logits_dim, pool 'cls_mean'"
         if self.logit_bias and self.text is None:
             yield "logit_bias is for similarities with texts; it needs a text tower"
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is a text tower: not in the image half alone."""
+        return self.text is not None
 
     @property
     def feature_dim(self) -> int:
@@ -328,6 +345,8 @@ class MaeSpec(VitSpec):
 
     def _contradictions(self) -> Iterable[str]:
         yield from super()._contradictions()
+        if self.ragged_edges:
+            yield "a masked autoencoder paints every pixel: no ragged_edges"
         if not self.class_token or self.num_prefix_tokens > 1:
             yield "a masked autoencoder has one prefix token, the class token"
         if self.position != "learned" or not self.prefix_positions:
@@ -373,11 +392,17 @@ class MaeSpec(VitSpec):
         return {**super().facts(), "decoder": f"{said}MLP {self.decoder_mlp_dim}, predicts {target}"}
 
 
-AnySpec: TypeAlias = VitSpec | SwinSpec
+AnySpec: TypeAlias = VitSpec | SwinSpec | ResNetSpec
 """The spec of any image model."""
 
-Arch = Literal["vit", "clip", "mae", "swin"]
-SPECS: Mapping[str, type[AnySpec]] = {"vit": VitSpec, "clip": ClipSpec, "mae": MaeSpec, "swin": SwinSpec}
+Arch = Literal["vit", "clip", "mae", "swin", "resnet"]
+SPECS: Mapping[str, type[AnySpec]] = {
+    "vit": VitSpec,
+    "clip": ClipSpec,
+    "mae": MaeSpec,
+    "swin": SwinSpec,
+    "resnet": ResNetSpec,
+}
 """The spec of each architecture."""
 
 

@@ -1,15 +1,26 @@
-"""What a ResNet stem of given depths is, without building it: stride, channels, counts (BiT's R50 has width 64).
+"""What a ResNet's convolutions are, without building them: for a hybrid's stem, its stride, channels and counts.
 
-Kolesnikov et al., 2020, arXiv:1912.11370. `depths` are the bottleneck blocks of each stage; empty: the root alone, a
-convolution and a pooling; None: no stem, for which all of this is as if the pixels went on as they are.
+Kolesnikov et al., 2020, arXiv:1912.11370. `depths` are the blocks of each stage, a stem's are bottlenecks; empty: the
+root alone, a convolution and a pooling; None: no stem, for which all of this is as if the pixels went on as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-__all__ = ["EXPANSION", "ROOT_SIDE", "WIDTH", "Depths", "stem_channels", "stem_macs", "stem_parameters", "stem_stride"]
+__all__ = [
+    "EXPANSION",
+    "ROOT_SIDE",
+    "WIDTH",
+    "Convolution",
+    "Depths",
+    "convolutions",
+    "stem_channels",
+    "stem_macs",
+    "stem_parameters",
+    "stem_stride",
+]
 
 Depths: TypeAlias = tuple[int, ...] | None
 
@@ -17,6 +28,51 @@ WIDTH, ROOT_SIDE = 64, 7
 """Channels and side of the root's kernels; a stage has twice the width of the one before."""
 EXPANSION = 4
 """A bottleneck block's outputs per unit of width."""
+
+
+class Convolution(NamedTuple):
+    """A convolution without bias."""
+
+    in_channels: int
+    out_channels: int
+    side: int
+    halvings: int
+    """How often the picture's sides have been halved, rounded up, in its output."""
+
+    @property
+    def parameters(self) -> int:
+        """Its numbers."""
+        return self.in_channels * self.out_channels * self.side**2
+
+    def macs(self, image_size: tuple[int, int]) -> int:
+        """Its multiply-accumulates on one picture."""
+        total = self.parameters
+        for side in image_size:
+            total *= -(-side // 2**self.halvings)
+        return total
+
+
+def convolutions(
+    depths: tuple[int, ...], in_channels: int, *, width: int = WIDTH, basic: bool = False
+) -> Iterator[Convolution]:
+    """Those of the root and of stages of bottleneck blocks, or of `basic` ones: two convolutions, no expansion."""
+    yield Convolution(in_channels, width, ROOT_SIDE, 1)
+    channels, halvings = width, 2  # the pooling's
+    for stage, depth in enumerate(depths):
+        inner = width * 2**stage
+        outer = inner if basic else EXPANSION * inner
+        for block in range(depth):
+            before, halvings = halvings, halvings + (stage > 0 and block == 0)
+            if channels != outer:
+                yield Convolution(channels, outer, 1, halvings)
+            if basic:
+                yield Convolution(channels, inner, 3, halvings)
+                yield Convolution(inner, inner, 3, halvings)
+            else:
+                yield Convolution(channels, inner, 1, before)
+                yield Convolution(inner, inner, 3, halvings)
+                yield Convolution(inner, outer, 1, halvings)
+            channels = outer
 
 
 def stem_stride(depths: Depths) -> int:
@@ -32,30 +88,12 @@ def stem_channels(depths: Depths, in_channels: int) -> int:
 
 
 def stem_parameters(depths: Depths, in_channels: int) -> int:
-    """Learned numbers of the stem, in closed form."""
+    """Learned numbers of the stem, in closed form: a norm follows every convolution."""
     if depths is None:
         return 0
-    root = in_channels * ROOT_SIDE**2 * WIDTH + 2 * WIDTH
-    norms = sum(depth * 12 * width + 8 * width for depth, width, _ in _stages(depths))
-    kernels = sum(i * w + 13 * w * w + 4 * i * w + (depth - 1) * 17 * w * w for depth, w, i in _stages(depths))
-    return root + norms + kernels
+    return sum(one.parameters + 2 * one.out_channels for one in convolutions(depths, in_channels))
 
 
 def stem_macs(depths: Depths, in_channels: int, image_size: tuple[int, int]) -> int:
     """Multiply-accumulates of the stem's convolutions on one picture."""
-    if depths is None:
-        return 0
-    area = image_size[0] * image_size[1]
-    total = area // 4 * in_channels * ROOT_SIDE**2 * WIDTH
-    for stage, (depth, w, i) in enumerate(_stages(depths)):
-        positions = area // (4 * 2**stage) ** 2
-        before = positions * (4 if stage else 1)  # the stride is in the block's second convolution
-        total += before * i * w + positions * (13 * w * w + 4 * i * w + (depth - 1) * 17 * w * w)
-    return total
-
-
-def _stages(depths: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
-    """Each stage's depth, width and input channels."""
-    for stage, depth in enumerate(depths):
-        width = WIDTH * 2**stage
-        yield depth, width, EXPANSION * width // 2 if stage else WIDTH
+    return 0 if depths is None else sum(one.macs(image_size) for one in convolutions(depths, in_channels))

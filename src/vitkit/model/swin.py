@@ -58,13 +58,15 @@ class Windows(NamedTuple):
         (h, w), (down, right) = self.grid, self.size
         rows, columns = -(-h // down), -(-w // right)
         x = x.view(-1, rows, columns, down, right, x.shape[-1]).transpose(2, 3).flatten(3, 4).flatten(1, 2)
-        x = x if self.pad_first else x[:, :h, :w]
-        x = x.roll(self.shift, dims=(1, 2)) if any(self.shift) else x
-        return x[:, :h, :w]
+        x = x if self.pad_first else self._crop(x)
+        return self._crop(x.roll(self.shift, dims=(1, 2)) if any(self.shift) else x)
 
     def _pad(self, x: Tensor) -> Tensor:
         below, beside = (-side % window for side, window in zip(self.grid, self.size, strict=True))
         return F.pad(x, (0, 0, 0, beside, 0, below)) if below or beside else x
+
+    def _crop(self, x: Tensor) -> Tensor:
+        return x if x.shape[1:3] == self.grid else x[:, : self.grid[0], : self.grid[1]]
 
 
 def divide(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -234,27 +236,17 @@ class PostNormMerge(nn.Module):
         return out
 
 
-class NormedPatchEmbed(PatchEmbed):
-    """Patches, each linearly projected and normed."""
-
-    def __init__(self, patch_size: int, in_channels: int, embed_dim: int) -> None:
-        super().__init__(patch_size, in_channels, embed_dim)
-        self.norm = nn.LayerNorm(embed_dim, eps=FIXED_EPS)
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Pixels [B, C, H, W] to patch tokens [B, h*w, D], row by row, and their grid (h, w)."""
-        tokens, grid = super().forward(pixels)
-        return self.norm(tokens), grid
-
-
 class Stage(nn.Module):
     """The blocks on one grid, after the step down from the grid before."""
 
-    def __init__(self, spec: SwinSpec, stage: int, drop_path: Sequence[float]) -> None:
+    def __init__(self, spec: SwinSpec, stage: int) -> None:
         super().__init__()
         merge, block = (PreNormMerge, PreNormBlock) if spec.version == 1 else (PostNormMerge, PostNormBlock)
         self.downsample = merge(spec.widths[stage - 1]) if stage else nn.Identity()
-        self.blocks = nn.ModuleList(block(spec, stage, drop_path=rate) for rate in drop_path)
+        before, last = sum(spec.depths[:stage]), max(spec.num_blocks - 1, 1)
+        self.blocks = nn.ModuleList(
+            block(spec, stage, drop_path=spec.drop_path * (before + i) / last) for i in range(spec.depths[stage])
+        )
 
 
 class SwinTransformer(ImageModel):
@@ -270,12 +262,9 @@ class SwinTransformer(ImageModel):
         super().__init__()
         spec = from_keywords(SwinSpec, fields, owner="SwinTransformer")
         self.spec = spec
-        self.patch_embed = NormedPatchEmbed(spec.patch_size, spec.in_channels, spec.embed_dim)
+        self.patch_embed = PatchEmbed(spec.patch_size, spec.in_channels, spec.embed_dim, norm_eps=FIXED_EPS)
         self.pos_drop = nn.Dropout(spec.dropout)
-        rates = iter([spec.drop_path * i / max(spec.num_blocks - 1, 1) for i in range(spec.num_blocks)])
-        self.layers = nn.ModuleList(
-            Stage(spec, stage, [next(rates) for _ in range(depth)]) for stage, depth in enumerate(spec.depths)
-        )
+        self.layers = nn.ModuleList(Stage(spec, stage) for stage in range(spec.num_stages))
         self.norm = nn.LayerNorm(spec.feature_dim, eps=spec.norm_eps)
         for part in self.modules():
             if isinstance(part, nn.Linear):
@@ -289,7 +278,7 @@ class SwinTransformer(ImageModel):
         return self.features(pixels).patch_tokens.mean(dim=1)
 
     def features(self, pixels: Tensor, layers: Sequence[int] = ()) -> Features:
-        """Tokens of the last stage, and the outputs of the blocks numbered in `layers` through all stages."""
+        """Tokens of the last stage; and the outputs of the blocks numbered in `layers` through all stages."""
         asked = [self.block_number(layer) for layer in layers]
         tokens, grid = self.patch_embed(pixels)
         x = self.pos_drop(tokens).unflatten(1, grid)  # [B, h, w, D]
@@ -312,9 +301,9 @@ class SwinTransformer(ImageModel):
         size, shift = spec.window(stage, grid)
         pairs = window_pairs(size, spec.bias_window(stage), device=x.device)
         straight = Windows(grid, size, (0, 0), spec.window_padding == "before_shift", pairs, None)
-        if not any(shift) or spec.depths[stage] == 1:
-            return straight, straight
-        return straight, straight._replace(shift=shift, mask=shift_mask(grid, size, shift, x))
+        shifted = any(shift) and spec.depths[stage] > 1
+        mask = shift_mask(grid, size, shift, x) if shifted else None
+        return straight, straight._replace(shift=shift, mask=mask) if shifted else straight
 
     def new_head(self) -> nn.Module:
         """A head of `spec.num_classes` outputs, zero at the start; timm calls its linear layer head.fc."""
@@ -322,7 +311,7 @@ class SwinTransformer(ImageModel):
 
     @staticmethod
     def resized_state(state: dict[str, Tensor], old: SwinSpec, new: SwinSpec) -> dict[str, Tensor]:
-        """The weights of a model of spec `old` for the image size, and so the windows, of `new`."""
+        """The weights of a model of spec `old` for the grids, and so the windows, of `new`."""
         resized = dict(state)
         for name in (name for name in state if name.endswith("relative_position_bias_table")):
             stage = int(name.split(".")[1])

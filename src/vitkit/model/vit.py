@@ -48,7 +48,12 @@ class VisionTransformer(ImageModel):
         self.spec = spec
         D, K = spec.embed_dim, spec.num_classes
         self.patch_embed = PatchEmbed(
-            spec.patch_size, spec.in_channels, D, bias=not spec.pre_norm, stem_depths=spec.stem_depths
+            spec.patch_size,
+            spec.in_channels,
+            D,
+            bias=not spec.pre_norm,
+            ragged_edges=spec.ragged_edges,
+            stem_depths=spec.stem_depths,
         )
         self.cls_token = zeros_token(D) if spec.class_token else None
         self.dist_token = zeros_token(D) if spec.distillation_token else None
@@ -71,7 +76,7 @@ class VisionTransformer(ImageModel):
         self.head_dist = zeros_head(D, K) if spec.distillation_token else None
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalised pixels [B, C, H, W] to logits [B, num_classes]; without a head, to embeddings [B, feature_dim].
+        """Normalised pixels [B, C, H, W] to logits [B, num_classes], or embeddings [B, feature_dim] without a head.
 
         A distilled model's logits are the mean of its two heads'.
         """
@@ -87,7 +92,7 @@ class VisionTransformer(ImageModel):
         return embedding
 
     def features(self, pixels: Tensor, layers: Sequence[int] = ()) -> Features:
-        """Tokens of the encoder, and the outputs of the blocks numbered in `layers` (from 0; -1 is the last)."""
+        """Tokens of the encoder; and the outputs of the blocks numbered in `layers`, from 0 (-1 is the last)."""
         asked = [self.block_number(layer) for layer in layers]
         patches, grid = self.patch_embed(pixels)
         x = self.norm_pre(self.pos_drop(self.add_positions(patches, grid)))
@@ -124,7 +129,7 @@ class VisionTransformer(ImageModel):
         return [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
 
     def add_positions(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Patch tokens [B, h*w, D] of `grid` to [B, P + h*w, D]: prefix tokens put before them, positions added."""
+        """Patch tokens [B, h*w, D] of the grid (h, w) to [B, P + h*w, D]: prefix tokens first, positions added."""
         spec, P = self.spec, self.spec.num_prefix_tokens
         prefix = torch.cat(self.prefix(), dim=1) if P else patches.new_empty(1, 0, spec.embed_dim)
         if self.pos_embed is not None:
@@ -159,7 +164,7 @@ class VisionTransformer(ImageModel):
 
     @staticmethod
     def resized_state(state: dict[str, Tensor], old: VitSpec, new: VitSpec) -> dict[str, Tensor]:
-        """The weights of a model of spec `old` for the image size of `new`."""
+        """The weights of a model of spec `old` for the grid of `new`."""
         policy, P = new.position_resample, new.num_prefix_tokens * new.prefix_positions
         resized = dict(state)
         for name, tensor in state.items():

@@ -67,14 +67,18 @@ SMALL_SIZES = ((16, 2, 64, 4, 4), (32, 4, 128, 6, 4), (96, 8, 192, 8, 3))
 LARGER = (16, 192, 12, 3)
 
 
-def small_spec(image_size: tuple[int, int], *, in_channels: int, num_classes: int) -> VitSpec:
-    """A Vision Transformer for few pictures of `image_size`, with 16 or more patches."""
+def small_spec(
+    image_size: tuple[int, int], *, in_channels: int, num_classes: int, patch_size: int | None = None
+) -> VitSpec:
+    """A Vision Transformer for few pictures of `image_size`, with 16 or more patches where no `patch_size` is given."""
     fitting = (sizes for most, *sizes in SMALL_SIZES if max(image_size) <= most)
     patch, width, depth, heads = next(fitting, LARGER)
-    if image_size[0] % patch or image_size[1] % patch:
+    if patch_size is not None:  # whose faults the spec names
+        patch = patch_size
+    elif image_size[0] % patch or image_size[1] % patch:
         raise ConfigError(
             f"image_size {image_size[0]}x{image_size[1]} is not a multiple of {patch}, the patch of a new model "
-            "of that size; choose another with --image-size"
+            "of that size; choose another with --image-size or --patch-size"
         )
     return VitSpec(
         image_size=image_size,

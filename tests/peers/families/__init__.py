@@ -1,6 +1,6 @@
 """One file per family: rows of what is checked against foreign code (see row.py)."""
 
-from peers.families import beit, clip, data2vec, deit, dino, dinov3, google, hybrid, mae, swin, torchvision, vit
+from peers.families import beit, clip, data2vec, deit, dino, dinov3, google, hybrid, mae, resnet, swin, torchvision, vit
 from peers.families.row import Row
 
 ROWS: list[Row] = [
@@ -16,4 +16,5 @@ ROWS: list[Row] = [
     *dinov3.ROWS,
     *mae.ROWS,
     *swin.ROWS,
+    *resnet.ROWS,
 ]

@@ -15,6 +15,7 @@ from vitkit.checkpoint.families import (
     google,
     hybrid,
     mae,
+    resnet,
     swin,
     torchvision,
     vit,
@@ -35,6 +36,7 @@ FAMILIES: Mapping[str, Family] = {
     "google": google.FAMILY,
     "torchvision": torchvision.FAMILY,
     "swin": swin.FAMILY,
+    "resnet": resnet.FAMILY,
 }
 
 LAYOUTS: Mapping[str, Layout] = {

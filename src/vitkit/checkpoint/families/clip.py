@@ -16,10 +16,10 @@ import torch
 from vitkit.checkpoint.dialect import Dialect, Family, Layout, Outputs, Words, plain
 from vitkit.checkpoint.families.vit import ACTIVATIONS_FOR_TRANSFORMERS, TRANSFORMERS_ACTIVATIONS
 from vitkit.checkpoint.namemap import Op, Rule, concat_rows
-from vitkit.model.spec import ClipSpec, VitSpec
+from vitkit.model.spec import AnySpec, ClipSpec, VitSpec
 from vitkit.model.text_spec import TextSpec
 
-__all__ = ["FAMILY"]
+__all__ = ["FAMILY", "openclip_fields"]
 
 COUNTED = "the numbers 0, 1, 2, ..."
 SAID = "a number of the configuration"
@@ -227,10 +227,12 @@ SIGLIP_IMAGE: Mapping[str, Any] = {"pre_norm": False, "class_token": False, "poo
 
 
 def _image_fields(words: Words, own: Mapping[str, Any], patch_size: int) -> dict[str, Any]:
+    size, patch = words.size("image_size", 224), words.square("patch_size", patch_size)
     return {
         **_encoder_fields(words, 768, 12, 12, 3072, **own),
-        "image_size": words.size("image_size", 224),
-        "patch_size": words.square("patch_size", patch_size),
+        "image_size": size,
+        "patch_size": patch,
+        "ragged_edges": any(side % patch for side in ((size,) if isinstance(size, int) else size)),
         "in_channels": words.get("num_channels", 3),
         "num_classes": 0,
         "position_resample": "bicubic",
@@ -307,6 +309,66 @@ def _siglip_classifier_fields(words: Words, outputs: Outputs) -> dict[str, Any]:
     _check_classifier(words, outputs)
     image = _siglip_vision_fields(words.part("vision_config"), outputs)
     return {**image, "num_classes": outputs.num_classes, "pool": "mean"}
+
+
+OPENCLIP_ASIDE = (
+    *("custom_text", "timm_model_name", "timm_model_kwargs", "timm_model_pretrained", "timm_drop", "timm_drop_path"),
+    *("image_size", "patch_dropout", "output_tokens", "hf_tokenizer_name", "tokenizer_kwargs", "pad_id"),
+)
+"""What OpenCLIP says of training, of the tokenizer, or of outputs beside the embedding."""
+
+
+def _openclip_encoder(words: Words, width: int, quick: bool) -> dict[str, Any]:
+    """What OpenCLIP says of both towers, under the same names."""
+    D = words.get("width", width)
+    tanh = (words.get("act_kwargs") or {}).get("approximate") == "tanh"
+    return {
+        "embed_dim": D,
+        "depth": words.get("layers", 12),
+        "mlp_dim": int(D * words.get("mlp_ratio", 4.0)),
+        "activation": "quick_gelu" if quick else "gelu_tanh" if tanh else "gelu",
+        "norm_eps": (words.get("norm_kwargs") or {}).get("eps", 1e-5),
+    }
+
+
+def openclip_fields(words: Words, trunk: AnySpec | None) -> dict[str, Any]:
+    """The fields that the model_cfg of OpenCLIP describes; `trunk` is the image tower where that is one of timm's."""
+    quick = words.get("quick_gelu", False)
+    vision, text = words.part("vision_cfg"), words.part("text_cfg")
+    if trunk is None:
+        image = {
+            **_openclip_encoder(vision, 768, quick),
+            **CLIP_IMAGE,
+            "image_size": vision.size("image_size", 224),
+            "patch_size": vision.square("patch_size", 16),
+            "projection_dim": words.get("embed_dim"),
+        }
+        image["num_heads"] = image["embed_dim"] // vision.get("head_width", 64)
+        vision.only("pool_type", "tok")
+    else:
+        image = dict(vars(trunk))
+        vision.one_of("timm_pool", {"map": None}, "avg")
+        vision.one_of("timm_proj", {"none": None, "": None}, "linear")
+        if words.get("embed_dim") != trunk.feature_dim:
+            words.faults.append(f"embed_dim {words.get('embed_dim')} isn't the image tower's {trunk.feature_dim}")
+    pool = text.one_of("pool_type", {"argmax": "highest", "eos": "end", "last": "last"}, "argmax")
+    text.only("proj_type", "linear")
+    tower = TextSpec(
+        **_openclip_encoder(text, 512, quick),
+        num_heads=text.get("heads", 8),
+        vocab_size=text.get("vocab_size", 49_408),
+        context_length=text.get("context_length", 77),
+        causal=not text.get("no_causal_mask", False),
+        pool=pool,
+        end_token=text.get("eos_id") or 0,
+        output_bias=text.get("proj_bias", False),
+    )
+    bias = words.get("init_logit_bias") is not None
+    for part in (words, vision, text):  # what is null or false isn't in use
+        other = [key for key, value in part.config.items() if value and key not in {*part.read, *OPENCLIP_ASIDE}]
+        words.faults += [f"{key!r} isn't supported" for key in other]
+    resample = {"num_classes": 0, "position_resample": "bicubic_antialias"}
+    return {**image, **resample, "text": tower, "logit_bias": bias}
 
 
 def _image_config(spec: VitSpec) -> dict[str, Any]:
