@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -42,24 +43,24 @@ class Card(Protocol):
         """The same card for another head."""
 
 
-class ImageModel(nn.Module):
+class ImageModel(nn.Module, metaclass=ABCMeta):
     """Base of the classifiers: pixels [B, C, H, W] to logits [B, num_classes]."""
 
     spec: AnySpec
     head: nn.Module
     card: Card | None = None
 
+    @abstractmethod
     def embed(self, pixels: Tensor) -> Tensor:
         """What the last linear layer reads, [B, feature_dim]."""
-        raise NotImplementedError(f"{type(self).__name__} has no embed")
 
+    @abstractmethod
     def features(self, pixels: Tensor, layers: Sequence[int] = ()) -> Features:
         """Tokens of the encoder; and the outputs of the blocks numbered in `layers`, from 0 (-1 is the last)."""
-        raise NotImplementedError(f"{type(self).__name__} has no features")
 
+    @abstractmethod
     def layer_of(self, name: str) -> int:
         """The layer of the parameter `name`, from 0, the embedding, to `num_layers`, what comes after the blocks."""
-        raise NotImplementedError(f"{type(self).__name__} has no layers")
 
     @staticmethod
     def resized_state(state: dict[str, Tensor], old: Any, new: Any) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias, TypedDict, TypeVar
@@ -107,7 +108,7 @@ class ImageFields(TypedDict, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageSpec:
+class ImageSpec(ABC):
     """Base of every image model's spec. Raises ConfigError listing every fault at once.
 
     The type of a field is its check; metadata narrow it: "least" (1) and "most" of whole numbers, "within" of others,
@@ -146,14 +147,14 @@ class ImageSpec:
         return False
 
     @property
+    @abstractmethod
     def grid(self) -> tuple[int, int]:
         """Rows and columns (h, w) of the patch tokens that come out at the trained size."""
-        raise NotImplementedError(f"{type(self).__name__} has no grid")
 
     @property
+    @abstractmethod
     def num_blocks(self) -> int:
         """Blocks in all."""
-        raise NotImplementedError(f"{type(self).__name__} has no blocks")
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -161,9 +162,9 @@ class ImageSpec:
         return 0
 
     @property
+    @abstractmethod
     def feature_dim(self) -> int:
         """Width of what the last linear layer reads."""
-        raise NotImplementedError(f"{type(self).__name__} has no features")
 
     @property
     def policies(self) -> Mapping[str, str]:
@@ -172,17 +173,17 @@ class ImageSpec:
             entry.name: getattr(self, entry.name) for entry in dataclasses.fields(self) if "policy" in entry.metadata
         }
 
+    @abstractmethod
     def num_parameters(self) -> int:
         """Learned numbers of the module this spec builds, in closed form."""
-        raise NotImplementedError(f"{type(self).__name__} counts no parameters")
 
+    @abstractmethod
     def macs(self, image_size: tuple[int, int] | None = None) -> int:
         """Multiply-accumulates of one picture's forward pass: matrix products and attention, nothing element-wise."""
-        raise NotImplementedError(f"{type(self).__name__} counts no operations")
 
+    @abstractmethod
     def facts(self) -> Mapping[str, str]:
         """What to tell people, in this order: "picture" and "encoder", then what the architecture leaves open."""
-        raise NotImplementedError(f"{type(self).__name__} tells nothing")
 
 
 def field_faults(spec: Any) -> list[str]:
