@@ -18,7 +18,8 @@ from torch.utils.data import Dataset
 
 import vitkit
 from small import picture_file, small_folder
-from vitkit.api.train import RunSpec, train
+from vitkit.api.runs import RunSpec
+from vitkit.api.train import train
 from vitkit.data import loader, store
 from vitkit.data.samples import Splits, read_arrays
 from vitkit.data.workers import Workers

@@ -16,7 +16,8 @@ from vitkit.cli.output import PLAIN_EVERY_S
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vitkit.api.train import RunSpec, TrainResult
+    from vitkit.api.runs import RunSpec
+    from vitkit.api.train import TrainResult
     from vitkit.training.state import Progress
 
 PARTS = ("pictures to learn from", "held out", "for the test at the end")

@@ -1,0 +1,72 @@
+"""A training's folder: everything its run is made from, written before the first step and read on a resume."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import vitkit
+from vitkit.config import from_dict, to_dict
+from vitkit.errors import ConfigError
+from vitkit.files import check_new_folder, new_folder, writing
+from vitkit.image.preprocess import Preprocess
+from vitkit.model.spec import ModelSpec
+from vitkit.training.spec import TrainSpec
+
+__all__ = ["RunSpec", "check_new_run", "new_run", "read_run"]
+
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """Everything a run is made from, as its folder keeps it: what a resumed run is compared with."""
+
+    data: str
+    model: str | None
+    """The checkpoint started from; None for a new model."""
+    preset: str | None
+    revision: str | None
+    val_fraction: float
+    split_seed: int
+    spec: ModelSpec
+    preprocess: Preprocess
+    class_names: tuple[str, ...]
+    pictures: tuple[int, ...]
+    """How many there are in train, val and, where there is one, test: pictures that came or went change a run."""
+    train: TrainSpec
+
+
+def check_new_run(folder: Path) -> None:
+    """Raises ConfigError before any work where `new_run` would after it."""
+    if (folder / RUN_FILE).exists():
+        raise ConfigError(f"the run {folder} exists; go on with --resume {folder}, or choose another folder")
+    check_new_folder(folder)
+
+
+def new_run(output: str | os.PathLike[str] | None, run: RunSpec) -> Path:
+    """Makes the run's folder with its settings in it, whole or not at all."""
+    if output is not None:
+        folder = Path(output)
+    else:
+        stem = Path(run.data).stem or "run"
+        numbered = (Path("runs") / f"{stem}-{number}" for number in itertools.count(1))
+        folder = next(path for path in numbered if not path.exists())
+    content = json.dumps({"vitkit": vitkit.__version__, "run": to_dict(run)}, indent=2)
+    with writing(folder), new_folder(folder) as part:
+        (part / RUN_FILE).write_text(content + "\n", encoding="utf-8")
+    return folder
+
+
+def read_run(folder: Path) -> RunSpec:
+    file = folder / RUN_FILE
+    if not file.is_file():
+        raise ConfigError(f"{folder} is no run to resume: it has no {RUN_FILE}")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{file}: can't be read ({error})") from None
+    return from_dict(RunSpec, content.get("run") if isinstance(content, dict) else content, origin=str(file))

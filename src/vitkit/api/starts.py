@@ -1,0 +1,92 @@
+"""Where a training starts: a checkpoint fitted to the data, or a new small model, and what it shall see."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+
+import numpy as np
+import torch
+
+from vitkit.api.load import read_source
+from vitkit.data.samples import Samples
+from vitkit.errors import ConfigError
+from vitkit.image.preprocess import Preprocess
+from vitkit.model.base import ImageModel
+from vitkit.model.build import build, model_spec
+from vitkit.model.spec import AnySpec
+from vitkit.training.spec import TrainSpec
+from vitkit.training.starts import small_spec, spread_positions
+
+__all__ = ["natural_size", "start_model"]
+
+
+def start_model(
+    model: str | os.PathLike[str] | None,
+    preset: str | None,
+    revision: str | None,
+    image_size: int | tuple[int, int] | None,
+    patch_size: int | None,
+    samples: Samples,
+    num_classes: int,
+    spec: TrainSpec,
+) -> tuple[ImageModel, Preprocess]:
+    """The model to train and its preprocessing: a checkpoint's, of whole pictures, or those of a new small model."""
+    torch.manual_seed(spec.seed)
+    if model is None:
+        size, channels = natural_size(samples, image_size)
+        small = small_spec(size, in_channels=channels, num_classes=num_classes, patch_size=patch_size)
+        module = _build(small, spec.drop_path)
+        spread_positions(module)
+        return module, _new_preprocess(size, channels)
+    found = read_source(
+        model,
+        revision=revision,
+        preset=preset,
+        num_classes=num_classes,
+        image_size=image_size,
+        patch_size=patch_size,
+    )
+    if found.card.preprocess is None:
+        raise ConfigError(f"{found.report.source}: its preprocessing is unknown; name one with --preset")
+    module = _build(found.model.spec, spec.drop_path)
+    module.load_state_dict(found.state)
+    return module, _whole(found.card.preprocess)
+
+
+def _whole(preprocess: Preprocess) -> Preprocess:
+    """Without the margin that many checkpoints cut off: what one's own pictures show may reach to the edge."""
+    return preprocess if preprocess.resize == "none" else dataclasses.replace(preprocess, resize_size=preprocess.size)
+
+
+def _build(spec: AnySpec, drop_path: float | None) -> ImageModel:
+    return build(model_spec(spec if drop_path is None else dataclasses.replace(spec, drop_path=drop_path)))
+
+
+def natural_size(samples: Samples, image_size: int | tuple[int, int] | None) -> tuple[tuple[int, int], int]:
+    """Size and channels for a new model: those of small arrays, else 128x128 RGB; `image_size` has the last word.
+
+    RGBA arrays become RGB, as pictures with alpha do; arrays of other channels keep them.
+    """
+    first = samples.pictures[0]
+    size, channels = (128, 128), 3
+    if isinstance(first, np.ndarray):
+        channels = 1 if first.ndim == 2 else first.shape[2] if first.shape[2] != 4 else 3
+        if max(first.shape[:2]) <= 96:
+            size = first.shape[0], first.shape[1]
+    if image_size is not None:
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return size, channels
+
+
+def _new_preprocess(size: tuple[int, int], channels: int) -> Preprocess:
+    """Of a new model: photos are cropped to a square, small figures keep all their pixels."""
+    cropped = size[0] == size[1] and max(size) > 16
+    return Preprocess(
+        size=size,
+        resize="shortest" if cropped else "squash",
+        crop="center_round" if cropped else "none",
+        interpolation="bicubic",
+        mean=(0.5,) * channels,
+        std=(0.5,) * channels,
+    )
