@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import vitkit
-from vitkit.data.samples import open_data
+from vitkit.data.sources.open import open_data
 from vitkit.data.split import split
 from vitkit.explain.faithfulness import deletion, sign_flip_test
 from vitkit.explain.maps import explain

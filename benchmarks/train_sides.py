@@ -94,7 +94,8 @@ def train_vitkit(task: Task, watch: Watch, output: Path) -> tuple[nn.Module, lis
     """The path of `vitkit train`: files, store, loader, loop. Returns the model and losses in order."""
     from vitkit.data.augment import Augmentation, AugmentSpec
     from vitkit.data.loader import Loader
-    from vitkit.data.samples import Samples, open_data
+    from vitkit.data.samples import Samples
+    from vitkit.data.sources.open import open_data
     from vitkit.data.store import make_store
     from vitkit.device import keep_freed_memory, parse_dtype
     from vitkit.model.build import build

@@ -21,7 +21,8 @@ from small import picture_file, small_folder
 from vitkit.api.runs import RunSpec
 from vitkit.api.train import train
 from vitkit.data import loader, store
-from vitkit.data.samples import Splits, read_arrays
+from vitkit.data.samples import Splits
+from vitkit.data.sources.arrays import read_arrays
 from vitkit.data.workers import Workers
 from vitkit.errors import Interrupted
 from vitkit.training.log import CLOCK_FIELDS, read_log

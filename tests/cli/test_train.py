@@ -152,7 +152,7 @@ def unreadable_parts(folder: Path) -> None:
         (lambda folder: make(folder, "a.png", "b.png"), "has no class folders; put each picture in the folder of its"),
         (
             lambda folder: make(folder, "train/rose/1.png", "train/lily/2.png", "val/Rose/3.png", "test/oak/4.png"),
-            "classes that aren't in train: val/Rose; nearest: rose; test/oak; give each the same folders",
+            "classes that aren't in train: val/Rose; nearest: rose; test/oak; give each the same classes",
         ),
         (one_each, "has no two different pictures of any class, so none can be held out; add some"),
         (unreadable, "pictures can't be read; replace or remove them: "),

@@ -19,7 +19,8 @@ from vitkit.data.batch import Batch
 from vitkit.data.keys import permutation
 from vitkit.data.loader import Loader
 from vitkit.data.mix import MixSpec, draw_mix, mix_labels, mix_pictures
-from vitkit.data.samples import Samples, read_folder
+from vitkit.data.samples import Samples
+from vitkit.data.sources.folder import read_folder
 from vitkit.data.store import Store, make_store
 from vitkit.data.workers import Workers
 from vitkit.errors import ConfigError, DataError, ImageError
@@ -181,7 +182,7 @@ import numpy as np
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 if __name__ == "__main__":
     from small import PREPROCESS
-    from vitkit.data.samples import read_folder
+    from vitkit.data.sources.folder import read_folder
     from vitkit.data.store import make_store
     from vitkit.data.workers import Workers
     store = make_store(read_folder({samples.name!r}), PREPROCESS, training=True, memory_limit_bytes=0)

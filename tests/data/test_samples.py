@@ -14,16 +14,13 @@ from sklearn.datasets import load_digits
 from torch.utils.data import Dataset
 
 from small import picture_file
-from vitkit.data.samples import (
-    Samples,
-    Splits,
-    open_data,
-    read_arrays,
-    read_csv,
-    read_dataset,
-    read_digits,
-    read_folder,
-)
+from vitkit.data.samples import Samples, Splits
+from vitkit.data.sources.arrays import read_arrays
+from vitkit.data.sources.dataset import read_dataset
+from vitkit.data.sources.digits import read_digits
+from vitkit.data.sources.folder import read_folder
+from vitkit.data.sources.open import open_data
+from vitkit.data.sources.table import read_csv
 from vitkit.errors import ConfigError, DataError
 
 

@@ -14,7 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small import picture_file
-from vitkit.data.samples import Samples, Splits, open_data, read_arrays, read_digits
+from vitkit.data.samples import Samples, Splits
+from vitkit.data.sources.arrays import read_arrays
+from vitkit.data.sources.digits import read_digits
+from vitkit.data.sources.open import open_data
 from vitkit.data.split import split
 from vitkit.errors import ConfigError, DataError
 from vitkit.files import sha256_of

@@ -16,7 +16,10 @@ from PIL import Image
 
 from small import PREPROCESS, picture_file
 from vitkit import Preprocess
-from vitkit.data.samples import Samples, read_arrays, read_dataset, read_folder
+from vitkit.data.samples import Samples
+from vitkit.data.sources.arrays import read_arrays
+from vitkit.data.sources.dataset import read_dataset
+from vitkit.data.sources.folder import read_folder
 from vitkit.data.store import CHUNK, MemoryStore, StreamStore, make_store, memory_limit, stored_size
 from vitkit.errors import ConfigError, DataError, ImageError
 from vitkit.image.decode import decode

@@ -21,7 +21,9 @@ from vitkit.api.objectives import OBJECTIVES
 from vitkit.api.train import train
 from vitkit.data.augment import Augmentation, AugmentSpec
 from vitkit.data.batch import Batch
-from vitkit.data.samples import Samples, read_arrays, read_digits
+from vitkit.data.samples import Samples
+from vitkit.data.sources.arrays import read_arrays
+from vitkit.data.sources.digits import read_digits
 from vitkit.data.split import split
 from vitkit.errors import Interrupted
 from vitkit.training import loop

@@ -19,7 +19,9 @@ from vitkit.api.starts import natural_size, start_model
 from vitkit.checkpoint.card import Card, Provenance
 from vitkit.checkpoint.save import save_native
 from vitkit.config import from_dict, to_dict
-from vitkit.data.samples import MapDataset, Samples, Splits, open_data, read_dataset
+from vitkit.data.samples import MapDataset, Samples, Splits
+from vitkit.data.sources.dataset import read_dataset
+from vitkit.data.sources.open import open_data
 from vitkit.data.split import split
 from vitkit.device import has_native_bfloat16, keep_freed_memory, pick_device
 from vitkit.errors import CheckpointError, ConfigError, list_faults

@@ -1,0 +1,41 @@
+"""The parts of data that come split: their names, and one order of classes for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from vitkit.data.samples import Samples, Splits, note_absent
+from vitkit.errors import DataError, list_faults, nearest
+
+__all__ = ["HELD_OUT", "join_parts"]
+
+HELD_OUT = {"val": ("val", "valid", "validation"), "test": ("test",)}
+"""The names by which parts beside train go."""
+
+
+def join_parts(name: str, read: Mapping[str, Samples], spelt: Mapping[str, str]) -> Splits:
+    """The parts (train and val, test or both) under train's classes; a class only others have is an error.
+
+    `spelt` is how the source writes each part, before a class's name.
+    """
+    known = read["train"].class_names
+    strangers = [
+        f"{spelt[part]}{label}{nearest(label, known)}"
+        for part, samples in read.items()
+        for label in samples.class_names
+        if label not in known
+    ]
+    if strangers:
+        raise DataError(f"{name}: classes that aren't in train: {list_faults(strangers)}; give each the same classes")
+    under = {part: _under(samples, known) for part, samples in read.items()}
+    splits = Splits(under["train"], under.get("val"), under.get("test"))
+    note_absent(splits)
+    return splits
+
+
+def _under(samples: Samples, class_names: tuple[str, ...]) -> Samples:
+    """The same pictures, labelled among `class_names`."""
+    table = np.array([class_names.index(name) for name in samples.class_names])
+    return Samples(samples.pictures, table[samples.labels], class_names, samples.name)
