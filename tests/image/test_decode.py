@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import struct
 import sys
 import zlib
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from vitkit.errors import ConfigError, ImageError
-from vitkit.image.decode import FORMATS, Limits, decode, describe
+from vitkit.image.decode import FORMATS, Header, Limits, decode, describe, read_header
 
 RED, GREEN = (200, 20, 30), (10, 180, 60)
 
@@ -206,6 +207,24 @@ def test_tensors_have_their_channels_first() -> None:
     assert "tensor [3, 7, 6] float32" in refused(tensor.float())
     assert "tensor [3, 7, 6] bfloat16" in refused(tensor.bfloat16())
     assert "tensor [7, 6, 3] uint8" in refused(tensor.permute(1, 2, 0))
+
+
+@pytest.mark.parametrize("tag", [0, 1, 6])
+def test_a_header_tells_what_is_stored(tag: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    content = encode(Image.new("CMYK", (5, 9)), "JPEG", exif=exif)
+    (tmp_path / "a.png").write_bytes(content)
+    header = read_header(tmp_path / "a.png")
+    assert header == read_header(content) == Header("JPEG", "CMYK", 5, 9, tag)
+    assert header.turned == (tag == 6)
+
+
+def test_a_header_of_no_picture_is_refused_as_its_pixels_are(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("not a picture at all")
+    for picture in (tmp_path / "a.jpg", tmp_path / "absent.jpg", b"", b"\xff\xd8\xff"):
+        with pytest.raises(ImageError, match=re.escape(refused(picture))):
+            read_header(picture)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])

@@ -27,7 +27,18 @@ from PIL import (
 from vitkit.errors import ConfigError, ImageError
 from vitkit.image.fetch import fetch, is_url
 
-__all__ = ["DEFAULT_LIMITS", "FORMATS", "Limits", "Picture", "Pixels", "decode", "describe", "is_picture"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "FORMATS",
+    "Header",
+    "Limits",
+    "Picture",
+    "Pixels",
+    "decode",
+    "describe",
+    "is_picture",
+    "read_header",
+]
 
 logger = logging.getLogger("vitkit")
 
@@ -63,6 +74,27 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture file says of itself before it is decoded."""
+
+    format: str
+    """One of FORMATS."""
+    mode: str
+    """Pillow's word for its samples: RGB, L, CMYK, I;16, ..."""
+    width: int
+    """In pixels as they are stored, before any turn."""
+    height: int
+    orientation: int
+    """EXIF's 1..8, the turn that makes it upright; other values say nothing."""
+
+    @property
+    def turned(self) -> bool:
+        """Whether its pixels are stored otherwise than it is to be seen."""
+        return self.orientation in _TURNS
+
 
 # By content, never by name. Naming the reader instead of Pillow's `open` keeps every other format out and leaves the
 # size to us: `open` warns or raises by a global of the process (Image.MAX_IMAGE_PIXELS), and warnings can't be
@@ -180,7 +212,24 @@ def _kind(prefix: bytes) -> str | None:
     return next((kind for kind, (magic, _) in _READERS.items() if magic.match(prefix)), None)
 
 
+def read_header(picture: str | os.PathLike[str] | bytes) -> Header:
+    """What a picture file says of itself, without decoding it; raises ImageError where it isn't one."""
+    name = describe(picture)
+    with io.BytesIO(picture) if isinstance(picture, bytes) else _open(picture, name) as file:
+        kind, image = _read_header(file, name)
+        with image:
+            return Header(kind, image.mode, image.width, image.height, _orientation(image))
+
+
 def _decode_file(file: IO[bytes], name: str, channels: int, limits: Limits) -> Pixels:
+    _, image = _read_header(file, name)
+    with image:
+        pixels = _decode_image(image, name, channels, limits)
+        _log_frames(image, name)
+    return pixels
+
+
+def _read_header(file: IO[bytes], name: str) -> tuple[str, ImageFile.ImageFile]:
     prefix = file.read(16)
     kind = _kind(prefix)
     if kind is None:
@@ -188,13 +237,9 @@ def _decode_file(file: IO[bytes], name: str, channels: int, limits: Limits) -> P
         raise ImageError(f"{name} {content}; allowed: {', '.join(FORMATS)}")
     file.seek(0)
     try:
-        image = _READERS[kind][1](file, "")
+        return kind, _READERS[kind][1](file, "")
     except Exception as error:  # readers of broken data raise a dozen kinds
         raise _broken(name, kind, error) from error
-    with image:
-        pixels = _decode_image(image, name, channels, limits)
-        _log_frames(image, name)
-    return pixels
 
 
 def _decode_image(image: Image.Image, name: str, channels: int, limits: Limits) -> Pixels:
