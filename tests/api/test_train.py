@@ -247,3 +247,31 @@ def test_splits_in_memory_are_taken_as_they_are(tmp_path: Path) -> None:
     result = train(Splits(*parts), settings={"epochs": 1, "batch_size": 4}, output=tmp_path / "run")
     stored = json.loads((result.folder / "run.json").read_text())["run"]
     assert (stored["data"], stored["pictures"]) == ("part 0", [8, 8, 8]) and result.test_scores.keys() == {"accuracy"}
+
+
+def test_the_baseline_is_measured_once_before_the_first_step(tmp_path: Path) -> None:
+    data = read_arrays(figures(60), [0, 1] * 30, ["left", "right"])
+    told: list[Any] = []
+    settings = {"epochs": 1, "batch_size": 16}
+
+    def stop(progress: Progress, row: dict[str, float]) -> None:
+        assert told
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        train(data, settings=settings, output=tmp_path / "run", on_baseline=told.append, on_step=stop)
+    train(data, resume=tmp_path / "run", on_baseline=told.append)
+    assert told[0] == told[1]  # to the clock: it was read, not measured again
+    assert (told[0].features, told[0].knn, told[0].probe, told[0].learnt, told[0].judged) == ("pixels", 1, 1, 48, 12)
+    assert "What it had to beat" in (tmp_path / "run" / "report.html").read_text()
+
+    start = tmp_path / "run" / "model"
+    train(data, model=start, settings=settings, output=tmp_path / "tuned", on_baseline=told.append)
+    assert told[2].features == "model"
+
+
+def test_held_out_pictures_that_shall_be_read_once_are_in_no_baseline(tmp_path: Path) -> None:
+    data = read_arrays(figures(40), [0, 1] * 20, ["left", "right"])
+    for name, settings, baseline in (("once", {"evaluate_every": 0}, True), ("off", {}, False)):
+        train(data, settings={"epochs": 1} | settings, output=tmp_path / name, baseline=baseline)
+        assert not (tmp_path / name / "baseline.json").exists()

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitkit.api.baseline import read_baseline
 from vitkit.checkpoint.card import Card
 from vitkit.config import to_dict
 from vitkit.data.loader import Loader
@@ -105,6 +106,7 @@ def write_results(
         Note(verdict.summary),
         Heading("How it learned"),
         Figures(curves, width=280),
+        *_baseline(folder),
         Paragraph(_which_weights(folder, weights)),
         *verdict.blocks,
         Heading("What it saw"),
@@ -201,6 +203,11 @@ def _which_weights(folder: Path, weights: str) -> str:
         f"{best.read_text(encoding='utf-8').strip()} (checkpoints/best), whose folder holds both kinds of weights; "
         "the result above is that of the last step all the same."
     )
+
+
+def _baseline(folder: Path) -> list[Block]:
+    found = read_baseline(folder)
+    return [] if found is None else [Paragraph(f"What it had to beat, on the same held-out pictures: {found}.")]
 
 
 def _run(module: ImageModel, evaluation: Loader) -> Held:

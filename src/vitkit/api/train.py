@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from vitkit.api.baseline import Baseline, keep_baseline
 from vitkit.api.loaders import make_loaders
 from vitkit.api.objectives import find_objective
 from vitkit.api.run_report import write_results
@@ -72,16 +73,20 @@ def train(
     split_seed: int | None = None,
     device: str | None = None,
     workers: int = 0,
+    baseline: bool = True,
     on_read: Callable[[int, int], None] | None = None,
     on_start: Callable[[RunSpec, Path], None] | None = None,
+    on_baseline: Callable[[Baseline], None] | None = None,
     on_step: Callable[[Progress, dict[str, float]], None] | None = None,
 ) -> TrainResult:
     """Trains on `data`: "digits", a folder of class folders (or of train/ and val/ or test/), a CSV, or a Dataset.
 
     `model` is a checkpoint to start from (as `load` takes it); without one a new small model is made. `settings` are
     fields of TrainSpec and go over `recipe` (TOML), which goes over the defaults that fit the start. `output` is the
-    run's folder, runs/<name> unless said; `resume` is one to go on with, under the same settings. Raises DataError for
-    the pictures, ConfigError for settings (each difference named on a resume), all before the first step.
+    run's folder, runs/<name> unless said; `resume` is one to go on with, under the same settings. The `baseline` comes
+    first, in a minute at most: what the start's features say already; not where evaluate_every is 0, since it reads the
+    held-out pictures. Raises DataError for the pictures, ConfigError for settings (each difference named on a resume),
+    all before the first step.
     """
     resumed = None if resume is None else read_run(Path(resume))
     if resumed is not None:  # what isn't said again stays as it was
@@ -134,9 +139,15 @@ def train(
     if on_start is not None:
         on_start(run, folder)
 
+    dtype = _dtype(spec, target)
     if target.type == "cpu":
         keep_freed_memory()
     with loader, evaluation:
+        if baseline and kind.classifies and spec.evaluate_every:
+            start = module if model is not None else None
+            found = keep_baseline(folder, start, loader, evaluation, num_classes, spec, target, dtype)
+            if on_baseline is not None:
+                on_baseline(found)
         fitted = fit(
             module,
             objective,
@@ -145,7 +156,7 @@ def train(
             spec,
             folder,
             device=target,
-            dtype=_dtype(spec, target),
+            dtype=dtype,
             on_step=on_step,
         )
     trained = fitted.model.cpu()

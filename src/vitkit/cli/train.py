@@ -16,6 +16,7 @@ from vitkit.cli.output import PLAIN_EVERY_S
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vitkit.api.baseline import Baseline
     from vitkit.api.runs import RunSpec
     from vitkit.api.train import TrainResult
     from vitkit.training.state import Progress
@@ -49,6 +50,9 @@ def train(
     device: options.Device = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. [auto]")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that decode sets too large for memory.", min=0)] = None,
+    baseline: Annotated[
+        bool | None, typer.Option("--baseline/--no-baseline", help="First score the start's features. [--baseline]")
+    ] = None,
     compile_step: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the step.")] = None,
 ) -> int:
     """Train on your own pictures, from scratch or from a checkpoint.
@@ -84,7 +88,9 @@ def train(
             device=device,
             workers=workers or 0,
             on_read=progress.read,
+            baseline=baseline is not False,
             on_start=tell_start,
+            on_baseline=tell_baseline,
             on_step=progress.advance,
         )
     typer.echo(f"{tell_scores(result)} (last step, {result.weights} weights, {result.seconds:.0f} s of training)")
@@ -102,6 +108,11 @@ def tell_start(run: RunSpec, folder: Path) -> None:
     for name, table in {"model": run.spec.spec, "training": run.train}.items():
         for line in _lines(name, to_dict(table)):
             _say(line)
+
+
+def tell_baseline(baseline: Baseline) -> None:
+    """What the training has to beat, before its first step."""
+    _say(f"  to beat, held-out: {baseline}")
 
 
 def tell_scores(result: TrainResult) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -103,6 +104,15 @@ class Loader:
         if self._workers is not None:
             self._workers.close()
         self._workers = None
+
+    def plain(self) -> Loader:
+        """A loader of the same pictures in the same order that neither varies nor mixes them, nor leaves any out."""
+        plain = copy.copy(self)
+        plain._views = (Augmentation(AugmentSpec(), self._store.size, self._views[0].size),)
+        plain._mix = None
+        plain._workers = None
+        plain.steps_per_epoch = -(-len(self._store) // self.batch_size)
+        return plain
 
     def indices(self, step: int) -> NDArray[np.int64]:
         """Which pictures the batch of `step` holds, [B]."""
