@@ -62,6 +62,7 @@ def test_each_class_has_the_precision_recall_and_f1_of_scikit_learn(num_classes:
     assert [row.precision or 0 for row in scores.per_class] == pytest.approx(precision.tolist())
     assert [row.f1 for row in scores.per_class] == pytest.approx(f1.tolist())
     assert scores.balanced_accuracy == pytest.approx(metrics.balanced_accuracy_score(labels, said))
+    assert scores.macro_f1 == pytest.approx(metrics.f1_score(labels, said, average="macro"))
 
 
 def test_the_confusions_are_those_of_scikit_learn() -> None:

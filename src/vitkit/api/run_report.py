@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitkit.api.baseline import read_baseline
+from vitkit.api.run_tables import answer_rows, class_blocks, write_classes, write_csv, write_json, write_steps
 from vitkit.checkpoint.card import Card
 from vitkit.config import to_dict
 from vitkit.data.loader import Loader
-from vitkit.data.samples import Samples
+from vitkit.data.samples import Samples, Splits
 from vitkit.engine.predict import probabilities
 from vitkit.evaluation.metrics import Scores, Tally
 from vitkit.explain.explanation import Explanation, explain_pixels, visible
 from vitkit.explain.overlay import enlarge
-from vitkit.files import replace_file
 from vitkit.image.preprocess import Preprocess
 from vitkit.model.base import ImageModel
 from vitkit.model.vit import VisionTransformer
@@ -76,26 +74,27 @@ def write_results(
     weights: str,
     card: Card,
     settings: Mapping[str, Any],
-    samples: Samples,
+    splits: Splits,
     evaluation: Loader,
     test: Loader | None,
     training: Loader,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Writes all a run shows, from pictures read with the final weights; returns the scores of held-out and of test.
 
-    results.json, log.csv, curves.png, augmented.png and report.html; confusion.png and mistakes.png of a classifier.
+    results.json, log.csv, curves.png, augmented.png and report.html; of a classifier also classes.csv, predictions.csv,
+    confusion.png and mistakes.png.
     """
     assert card.preprocess is not None
     held = _run(module, evaluation)
     if objective.classifies:
-        verdict = _judge_classes(folder, module, weights, card, held, samples, evaluation, test)
+        verdict = _judge_classes(folder, module, weights, card, held, splits, evaluation, test)
         use = f"vitkit classify PICTURE -m {folder / 'model'}\nvitkit explain PICTURE -m {folder / 'model'} -o why.png"
     else:
         verdict = _judge_encoder(folder, module, objective, weights, evaluation, test)
         use = f"vitkit embed PICTURE -m {folder / 'model'}\nvitkit train FOLDER_OF_CLASS_FOLDERS -m {folder / 'model'}"
     rows = read_log(folder / "log.jsonl")
-    _write_csv(folder / "log.csv", rows)
-    names = samples.class_names
+    write_steps(folder / "log.csv", rows)
+    names = splits.train.class_names
     curves_picture(rows, folder / "curves.png")
     curves = [
         Figure(png, f"Curve of the {name} over the steps", density=DENSITY)
@@ -137,14 +136,15 @@ def _judge_classes(
     weights: str,
     card: Card,
     held: Held,
-    samples: Samples,
+    splits: Splits,
     evaluation: Loader,
     test: Loader | None,
 ) -> Verdict:
     """How many held-out pictures are named rightly, and what of the others."""
-    assert card.preprocess is not None
-    names = samples.class_names
-    scores = _score(held, samples, weights)
+    assert card.preprocess is not None and splits.val is not None
+    names = splits.train.class_names
+    scores = _score(held, splits.train, weights)
+    parts, answers = {"held-out": scores}, answer_rows("held-out", splits.val, held.logits)
     content, test_scores = to_dict(scores), {}
     low, high = scores.top1_interval
     summary = (
@@ -152,14 +152,20 @@ def _judge_classes(
         f"interval {_percent(low, 1)} to {_percent(high, 1)}), by the {WEIGHTS[weights]} after the last step."
     )
     if test is not None:
-        tested = _score(_run(module, test), samples, weights)
+        assert splits.test is not None
+        read = _run(module, test)
+        parts["test"] = tested = _score(read, splits.train, weights)
+        answers += answer_rows("test", splits.test, read.logits)
         content["test"], test_scores = to_dict(tested), {"accuracy": tested.top1}
         summary += f" Test accuracy: {100 * tested.top1:.2f} % of {tested.count:,} pictures, read this once."
-    _write_json(folder / "results.json", content)
+    write_json(folder / "results.json", content)
+    write_classes(folder / "classes.csv", parts)
+    write_csv(folder / "predictions.csv", answers)
     confused = confusion_matrix_picture(scores.confusion, names, folder / "confusion.png")
     blocks: list[Block] = [
         Heading("What it confuses"),
         Figure(confused, "Confusion matrix of the held-out pictures", density=DENSITY),
+        *class_blocks(scores),
         *_mistakes(held, evaluation, card.preprocess, names, folder / "mistakes.png"),
         *_maps(module, card, names, evaluation),
     ]
@@ -182,7 +188,7 @@ def _judge_encoder(
     test_scores = {} if test is None else _validate(objective, module, test)
     if test is not None:
         content["test"] = {"count": len(test), **test_scores}
-    _write_json(folder / "results.json", content)
+    write_json(folder / "results.json", content)
     return Verdict(scores, test_scores, summary, [])
 
 
@@ -347,17 +353,3 @@ def _png(picture: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
     return buffer.getvalue()
-
-
-def _write_csv(file: Path, log: Sequence[Mapping[str, Any]]) -> None:
-    """The log's steps as a table for spreadsheets."""
-    rows = [row for row in log if row["kind"] == "step"]
-    with replace_file(file) as part, open(part, "w", newline="", encoding="utf-8") as opened:
-        writer = csv.DictWriter(opened, fieldnames=[name for name in rows[0] if name != "kind"], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _write_json(file: Path, content: object) -> None:
-    with replace_file(file) as part:
-        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -174,7 +174,7 @@ def train(
             fitted.weights,
             card,
             to_dict(run),
-            splits.train,
+            splits,
             evaluation,
             test,
             loader,

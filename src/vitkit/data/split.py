@@ -17,7 +17,7 @@ from vitkit.errors import ConfigError, DataError, list_faults
 from vitkit.files import sha256_of
 from vitkit.image.decode import Picture
 
-__all__ = ["split"]
+__all__ = ["digest_pictures", "split"]
 
 
 def split(data: Samples | Splits, *, val_fraction: float = 0.2, seed: int = 0) -> Splits:
@@ -38,7 +38,7 @@ def split(data: Samples | Splits, *, val_fraction: float = 0.2, seed: int = 0) -
         return replace(split(data.train, val_fraction=val_fraction, seed=seed), test=data.test)
     samples = data
     check_trainable(samples)
-    digests = _digests(samples)
+    digests = digest_pictures(samples)
     # What the digest says, shortened to the 64 bits that a key has.
     words = np.array([int.from_bytes(digest[:8], "little", signed=True) for digest in digests], np.int64)
     draws = uniform(seed, 0, words, "split")
@@ -76,7 +76,8 @@ def _choose(groups: list[list[int]], wanted: int) -> list[int]:
     return chosen or min(groups, key=len)
 
 
-def _digests(samples: Samples) -> list[bytes]:
+def digest_pictures(samples: Samples) -> list[bytes]:
+    """The SHA-256 of each picture's bytes, in order. DataError names all that can't be read."""
     faults: list[str] = []
 
     def digest(at: int) -> bytes:

@@ -70,6 +70,8 @@ class Scores:
     """5, or the number of classes if there are fewer; top5 is then 1 by definition."""
     balanced_accuracy: float
     """Mean recall of the classes that have pictures."""
+    macro_f1: float
+    """Mean F1 of the classes that have pictures."""
     failed: tuple[tuple[str, str], ...] = ()
     """Pictures that couldn't be used, each with its error: they are in no score."""
     per_class: tuple[ClassScores, ...]
@@ -144,6 +146,7 @@ class Tally:
             top5_interval=wilson_interval(self.hits, self.count),
             top5_k=self.k,
             balanced_accuracy=sum(row.recall for row in per_class) / len(per_class),
+            macro_f1=sum(row.f1 for row in per_class) / len(per_class),
             failed=tuple(failed),
             per_class=per_class,
             confusion=tuple((label, said, times) for (label, said), times in sorted(self.confusion.items())),

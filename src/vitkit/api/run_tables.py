@@ -1,0 +1,120 @@
+"""The tables of a run's folder: the log's steps, every class, every answer. CSV for spreadsheets and comparisons."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitkit.data.samples import Samples
+from vitkit.data.split import digest_pictures
+from vitkit.engine.predict import probabilities
+from vitkit.evaluation.metrics import ClassScores, Scores
+from vitkit.files import replace_file
+from vitkit.report.html import Block, Cell, Folded, Table
+
+__all__ = ["ANSWER_FIELDS", "answer_rows", "class_blocks", "write_classes", "write_csv", "write_json", "write_steps"]
+
+ANSWER_FIELDS = ("part", "picture", "digest", "class", "said", "probability")
+"""Columns of predictions.csv. The digest is of the picture's bytes: what tells that two runs held out the same."""
+
+DIGEST_BYTES = 8
+WHOLE = 40
+"""Classes: up to here the page shows them all, of more the worst first and the others folded."""
+WORST = 20
+
+
+def answer_rows(part: str, samples: Samples, logits: NDArray[np.float32]) -> list[dict[str, Any]]:
+    """A row of predictions.csv for each of `samples`, whose `logits` are [n, K]."""
+    chances = probabilities(logits, "softmax")
+    said = chances.argmax(axis=1)
+    names = samples.class_names
+    return [
+        {
+            "part": part,
+            "picture": samples.describe(at),
+            "digest": digest[:DIGEST_BYTES].hex(),
+            "class": names[samples.labels[at]],
+            "said": names[said[at]],
+            "probability": f"{chances[at, said[at]]:.6f}",
+        }
+        for at, digest in enumerate(digest_pictures(samples))
+    ]
+
+
+def write_classes(file: Path, parts: Mapping[str, Scores]) -> None:
+    """Precision, recall, F1 and support of every class, of each part of the pictures."""
+    write_csv(
+        file,
+        [
+            {
+                "part": part,
+                "class": row.class_name,
+                "precision": row.precision,
+                "recall": row.recall,
+                "f1": row.f1,
+                "support": row.count,
+                "confused_with": row.confused_with,
+                "confused_count": row.confused_count,
+            }
+            for part, scores in parts.items()
+            for row in scores.per_class
+        ],
+    )
+
+
+def write_steps(file: Path, log: Sequence[Mapping[str, Any]]) -> None:
+    """The log's steps."""
+    write_csv(file, [{name: row[name] for name in row if name != "kind"} for row in log if row["kind"] == "step"])
+
+
+def write_csv(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows under the names of the first one's keys."""
+    with replace_file(file) as part, open(part, "w", newline="", encoding="utf-8", errors="surrogateescape") as opened:
+        writer = csv.DictWriter(opened, fieldnames=list(rows[0]), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def write_json(file: Path, content: object) -> None:
+    """Indented, whole or not at all."""
+    with replace_file(file) as part:
+        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def class_blocks(scores: Scores) -> list[Block]:
+    """Every class in a table; of very many the worst, and all of them folded."""
+    rows = scores.per_class
+    caption = f"Mean of the classes: recall {_percent(scores.balanced_accuracy)}, F1 {_percent(scores.macro_f1)}."
+    if len(rows) <= WHOLE:
+        return [_class_table(rows, caption)]
+    worst = sorted(rows, key=lambda row: row.f1)[:WORST]
+    everything = Folded(f"All {len(rows):,} classes", [_class_table(rows, "in the order of the outputs")])
+    return [_class_table(worst, f"{caption} The {WORST} classes of lowest F1:"), everything]
+
+
+def _class_table(rows: Sequence[ClassScores], caption: str) -> Table:
+    cells: list[list[Cell]] = [
+        [
+            row.class_name,
+            row.count,
+            *(_tenths(value) for value in (row.precision, row.recall, row.f1)),
+            f"{row.confused_with} ({row.confused_count})" if row.confused_with else None,
+        ]
+        for row in rows
+    ]
+    columns = ("class", "pictures", "precision, %", "recall, %", "F1, %", "taken most often for")
+    return Table(columns, cells, caption)
+
+
+def _tenths(share: float | None) -> float | None:
+    return None if share is None else round(100 * share, 1)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
