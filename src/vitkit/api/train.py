@@ -31,6 +31,7 @@ from vitkit.model.base import ImageModel
 from vitkit.model.build import model_spec
 from vitkit.training.loop import fit
 from vitkit.training.objective import Objective
+from vitkit.training.optim import build_optimizer, suited_to
 from vitkit.training.spec import TrainSpec, differences, read_recipe
 from vitkit.training.starts import recipe_for
 from vitkit.training.state import Progress
@@ -114,11 +115,13 @@ def train(
     class_names = splits.train.class_names
     if resumed is None:  # only now is known which defaults fit
         size, _ = natural_size(splits.train, image_size)
-        spec = _resolve(kind.defaults(recipe_for(from_checkpoint=model is not None, image_size=size)), layers)
+        fitting = kind.defaults(recipe_for(from_checkpoint=model is not None, image_size=size))
+        spec = _resolve(suited_to(spec.optimizer, fitting), layers)
         _check_labels_are_read(kind, spec)
     num_classes = len(class_names) if kind.classifies else 0
     module, preprocess = start_model(model, preset, revision, image_size, patch_size, splits.train, num_classes, spec)
     objective = kind.make(module, spec)
+    build_optimizer(module, objective, spec)  # so that its faults come before the pictures are read
     run = RunSpec(
         data=data_name,
         model=None if model is None else os.fspath(model),

@@ -40,6 +40,7 @@ def train(
     minutes: Annotated[float | None, typer.Option(help="Plan the schedule to end after so many minutes.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures per step.", min=1)] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adamw, adam, sgd, lion or muon. [adamw]")] = None,
     image_size: options.ImageSize = None,
     patch_size: options.PatchSize = None,
     seed: Annotated[int | None, typer.Option(help="Of initialisation, order, augmentation, dropout.", min=0)] = None,
@@ -54,6 +55,10 @@ def train(
         bool | None, typer.Option("--baseline/--no-baseline", help="First score the start's features. [--baseline]")
     ] = None,
     compile_step: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the step.")] = None,
+    gradient_checkpointing: Annotated[
+        bool | None,
+        typer.Option("--gradient-checkpointing/--no-gradient-checkpointing", help="Less memory for a third more time."),
+    ] = None,
 ) -> int:
     """Train on your own pictures, from scratch or from a checkpoint.
 
@@ -67,9 +72,11 @@ def train(
         "minutes": minutes,
         "batch_size": batch_size,
         "lr": lr,
+        "optimizer": optimizer,
         "seed": seed,
         "dtype": dtype,
         "compile": compile_step,
+        "gradient_checkpointing": gradient_checkpointing,
     }
     with StepProgress() as progress:
         result = train(

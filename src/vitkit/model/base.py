@@ -62,6 +62,11 @@ class ImageModel(nn.Module, metaclass=ABCMeta):
     def layer_of(self, name: str) -> int:
         """The layer of the parameter `name`, from 0, the embedding, to `num_layers`, what comes after the blocks."""
 
+    @property
+    @abstractmethod
+    def encoder_blocks(self) -> list[nn.Module]:
+        """The blocks that `features` numbers, in order."""
+
     @staticmethod
     def resized_state(state: dict[str, Tensor], old: Any, new: Any) -> dict[str, Tensor]:
         """The weights of a model of spec `old` for `new`, of another grid of patches: positions are resampled."""

@@ -272,14 +272,18 @@ class ResNet(ImageModel):
             raise ConfigError(f"pixels have the shape {shape}; allowed: {allowed}")
         x = self.stem(pixels)
         taken: dict[int, Tensor] = {}
-        blocks = [block for stage in cast("list[Stage]", self.stages) for block in stage.blocks]
-        for number, block in enumerate(blocks):
+        for number, block in enumerate(self.encoder_blocks):
             x = block(x)
             if number in asked:
                 taken[number] = tokens_of(x)
         x = F.relu(self.norm(x))  # which leaves what a block has activated as it is
         tokens = tokens_of(x)
         return Features(tokens[:, :0], tokens, (x.shape[2], x.shape[3]), tuple(taken[number] for number in asked))
+
+    @property
+    def encoder_blocks(self) -> list[nn.Module]:
+        """The blocks that `features` numbers, in order: those of all stages."""
+        return [block for stage in cast("list[Stage]", self.stages) for block in stage.blocks]
 
     def layer_of(self, name: str) -> int:
         """The layer of the parameter `name`: 0 the root, i + 1 block i, counted through all stages, then the rest."""

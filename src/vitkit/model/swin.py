@@ -320,6 +320,11 @@ class SwinTransformer(ImageModel):
                 resized[name] = resample_grid(state[name][None], before, after, new.position_resample)[0]
         return resized
 
+    @property
+    def encoder_blocks(self) -> list[nn.Module]:
+        """The blocks that `features` numbers, in order: those of all stages."""
+        return [block for stage in cast("list[Stage]", self.layers) for block in stage.blocks]
+
     def layer_of(self, name: str) -> int:
         """The layer of the parameter `name`: 0 the embedding, i + 1 block i, counted through all stages, then the rest.
 

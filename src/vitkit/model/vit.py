@@ -174,6 +174,11 @@ class VisionTransformer(ImageModel):
                 resized[name] = resample_relative(tensor, old.grid, new.grid, policy)
         return resized
 
+    @property
+    def encoder_blocks(self) -> list[nn.Module]:
+        """The blocks that `features` numbers, in order."""
+        return list(self.blocks)
+
     def layer_of(self, name: str) -> int:
         """The layer of the parameter `name`: 0 the embedding, i + 1 block i, depth + 1 what comes after."""
         if name.startswith("blocks."):

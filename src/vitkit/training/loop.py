@@ -29,6 +29,7 @@ from vitkit.training.ema import Ema
 from vitkit.training.log import Log
 from vitkit.training.objective import Objective, Step
 from vitkit.training.optim import Grouped, build_optimizer
+from vitkit.training.recompute import recomputed
 from vitkit.training.schedule import lr_scale
 from vitkit.training.spec import TrainSpec
 from vitkit.training.state import Progress, TrainState, find_checkpoint, restore, save_checkpoint
@@ -94,7 +95,7 @@ def fit(
     state = TrainState(model, objective, optimizer, ema, Progress(steps=spec.epochs * data.steps_per_epoch))
     clock = Clock(state)
     autocast = _autocast(device, dtype)
-    with _signals() as stop:
+    with _signals() as stop, recomputed(model, spec.gradient_checkpointing):
         if (last := find_checkpoint(checkpoints)) is not None:
             restore(last, state)
             logger.info("resuming after step %d", state.progress.step)

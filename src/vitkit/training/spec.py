@@ -6,13 +6,16 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from vitkit.data.augment import AugmentSpec
 from vitkit.data.mix import MixSpec
 from vitkit.errors import ConfigError, list_faults
 
-__all__ = ["TrainSpec", "differences", "read_recipe"]
+__all__ = ["OptimizerName", "TrainSpec", "differences", "read_recipe"]
+
+
+OptimizerName: TypeAlias = Literal["adamw", "adam", "sgd", "lion", "muon"]
 
 
 def _help(text: str) -> dict[str, str]:
@@ -29,8 +32,15 @@ class TrainSpec:
     batch_size: int = field(default=64, metadata=_help("pictures per step"))
     lr: float = field(default=1e-3, metadata=_help("peak learning rate"))
     weight_decay: float = field(default=0.05, metadata=_help("on weights; not on biases, norms, tokens, positions"))
-    optimizer: Literal["adamw", "adam"] = field(default="adamw", metadata=_help("decoupled weight decay, or none"))
-    beta2: float = field(default=0.999, metadata=_help("AdamW's second moment decay; the first is 0.9"))
+    optimizer: OptimizerName = field(
+        default="adamw",
+        metadata=_help(
+            "adam is adamw without decay; sgd with Nesterov momentum; muon on the blocks' matrices, adamw on the rest. "
+            "The usual lr, weight_decay and beta2 follow: sgd 50 lr, 1e-4; lion lr / 5, 5 weight_decay, 0.99"
+        ),
+    )
+    beta2: float = field(default=0.999, metadata=_help("the second factor of adamw, adam and lion; the first is 0.9"))
+    momentum: float = field(default=0.9, metadata=_help("of sgd; 0 = none"))
     layer_decay: float = field(default=1.0, metadata=_help("rate of a layer relative to the one above it"))
     warmup: float = field(default=0.1, metadata=_help("share of the steps in which the rate rises"))
     final_lr: float = field(default=0.01, metadata=_help("share of the peak rate that the cosine ends at"))
@@ -45,6 +55,9 @@ class TrainSpec:
         default="auto", metadata=_help("of the matrix products; auto = bfloat16 where the hardware has it")
     )
     compile: bool = field(default=False, metadata=_help("torch.compile the step"))
+    gradient_checkpointing: bool = field(
+        default=False, metadata=_help("compute blocks again on the way back instead of keeping them: less memory")
+    )
     evaluate_every: int = field(
         default=1, metadata=_help("epochs between evaluations; 0 = none: held-out pictures are read once, at the end")
     )
@@ -62,7 +75,7 @@ class TrainSpec:
         for name in ("weight_decay", "layer_decay"):
             if not getattr(self, name) >= 0:
                 faults.append(f"{name} is {getattr(self, name)}; at least 0")
-        for name in ("warmup", "final_lr", "label_smoothing", "ema_decay", "beta2", "drop_path"):
+        for name in ("warmup", "final_lr", "label_smoothing", "ema_decay", "beta2", "momentum", "drop_path"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 faults.append(f"{name} is {value}; allowed: from 0 to below 1")
