@@ -60,7 +60,7 @@ class MaskedAutoencoder(Objective):
     def forward(self, model: nn.Module, batch: Batch, step: int) -> Loss:
         """The loss of one batch under a new mask."""
         pixels = batch.views[0]
-        noise = torch.rand(len(pixels), self.positions.shape[1], device=pixels.device)
+        noise = batch.rand(self.positions.shape[1])
         losses = self.losses(model, pixels, noise)
         return Loss((losses * batch.weight).sum() / batch.weight.sum(), {})
 

@@ -21,7 +21,7 @@ from vitkit.data.batch import Batch
 from vitkit.data.loader import Loader
 from vitkit.data.store import MemoryStore
 from vitkit.errors import Interrupted
-from vitkit.training import loop
+from vitkit.training import loop, planning
 from vitkit.training.log import read_log
 from vitkit.training.loop import Fitted, fit
 from vitkit.training.objective import Classification, Loss, Objective
@@ -94,8 +94,9 @@ class FakeTime:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, saving: float) -> None:
         self.now = 0.0
         save = loop.save_checkpoint
-        monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: self.now))
-        monkeypatch.setattr(loop, "save_checkpoint", lambda *arguments: (self.pass_(saving), save(*arguments))[1])
+        for module in (loop, planning):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
+            monkeypatch.setattr(module, "save_checkpoint", lambda *arguments: (self.pass_(saving), save(*arguments))[1])
 
     def pass_(self, seconds: float) -> None:
         self.now += seconds

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import torch
 
 from vitkit.data.loader import Loader
 from vitkit.data.samples import Splits
+from vitkit.data.slices import Slices
 from vitkit.data.store import Store, make_store
 from vitkit.errors import DataError, list_faults
 from vitkit.image.preprocess import Preprocess
@@ -47,9 +49,11 @@ def make_loaders(
         mix=mix if mix.mixup or mix.cutmix else None,
         workers=workers,
         device=device,
+        slices=Slices(accumulate=spec.accumulate),
     )
+    batch_size = math.ceil(spec.batch_size / spec.accumulate)  # what fits into memory
     evaluation, *test = (
-        Loader(store, part.labels, num_classes, preprocess, batch_size=spec.batch_size, device=device)
+        Loader(store, part.labels, num_classes, preprocess, batch_size=batch_size, device=device)
         for store, part in zip(held_out, splits.held_out(), strict=True)
     )
     return loader, evaluation, test[0] if test else None

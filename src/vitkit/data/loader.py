@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitkit.data.augment import Augmentation, AugmentSpec
-from vitkit.data.batch import Batch
+from vitkit.data.batch import Batch, Part
 from vitkit.data.keys import permutation
 from vitkit.data.mix import MixSpec, draw_mix, mix_labels, mix_pictures
+from vitkit.data.slices import Slices
 from vitkit.data.store import Store
 from vitkit.data.workers import Workers
 from vitkit.errors import ConfigError, DataError, list_faults
@@ -31,7 +32,8 @@ class Loader:
     Each of `augment` gives one view; without any there is one, the centre at `preprocess.size`. With `shuffle`, order
     is a function of (seed, epoch), else it is the store's. Pictures are augmented, mixed and normalised here, batch by
     batch on `device`; workers only decode, and only where the store isn't in memory. A script that uses them runs
-    under `if __name__ == "__main__":`, as spawned processes import it.
+    under `if __name__ == "__main__":`, as spawned processes import it. With `slices`, `batches` gives those of this
+    process in the place of each whole batch; together they hold the same pictures, varied and mixed in the same way.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Loader:
         mix: MixSpec | None = None,
         workers: int = 0,
         device: torch.device | str = "cpu",
+        slices: Slices = Slices(),  # noqa: B008  # frozen
     ) -> None:
         if not len(store) or len(store) != len(labels):
             raise DataError(f"the loader has {len(store)} pictures and {len(labels)} labels; give as many, at least 1")
@@ -81,6 +84,7 @@ class Loader:
         self._count = 0 if store.in_memory else workers
         self._workers: Workers | None = None
         self._device = torch.device(device)
+        self._slices = slices
         self._order = (-1, np.empty(0, np.int64))  # the epoch it is of
         whole, rest = divmod(len(store), self.batch_size)
         self.steps_per_epoch: int = whole + (rest > 0 and not drop_last)
@@ -110,6 +114,7 @@ class Loader:
         plain = copy.copy(self)
         plain._views = (Augmentation(AugmentSpec(), self._store.size, self._views[0].size),)
         plain._mix = None
+        plain._slices = Slices()
         plain._workers = None
         plain.steps_per_epoch = -(-len(self._store) // self.batch_size)
         return plain
@@ -120,22 +125,36 @@ class Loader:
         return self._epoch_order(epoch)[turn * self.batch_size : (turn + 1) * self.batch_size].copy()
 
     def batch(self, step: int) -> Batch:
-        """The batch of `step`, made here and now: a function of the loader's arguments and `step`."""
+        """The whole batch of `step`, made here and now: a function of the loader's arguments and `step`."""
         indices = self.indices(step)
-        return self._assemble(step, indices, self._store.take(indices))
+        return self._assemble(step, indices, self._store.take(indices), None)
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """The batches of steps start..stop-1, read ahead by the workers where there are any."""
+    def batches(self, start: int, stop: int, stride: int = 1) -> Iterator[Batch]:
+        """The batches of range(start, stop, stride), or their slices; read ahead by the workers where there are any."""
+        cuts, kept = itertools.tee(self._cut(start, stop, stride))  # the workers are ahead of us
+        for (step, indices, part), pixels in zip(kept, self._read(indices for _, indices, _ in cuts), strict=True):
+            yield self._assemble(step, indices, pixels, part)
+
+    def _cut(self, start: int, stop: int, stride: int) -> Iterator[tuple[int, NDArray[np.int64], Part | None]]:
+        """Steps, pictures and what these are of the whole batch."""
+        for step in range(start, stop, stride):
+            whole = self.indices(step)
+            if self._slices.total == 1:
+                yield step, whole, None
+                continue
+            for turn in range(self._slices.accumulate):
+                rows = self._slices.rows(turn, len(whole))
+                share = len(rows) / len(whole)
+                if not len(rows):  # every process computes something in every turn; this counts for nothing
+                    rows = np.zeros(1, np.int64)
+                yield step, whole[rows], Part(torch.from_numpy(rows).to(self._device), len(whole), share)
+
+    def _read(self, asked: Iterator[NDArray[np.int64]]) -> Iterator[Pixels]:
         if not self._count:
-            for step in range(start, stop):
-                yield self.batch(step)
-            return
+            return map(self._store.take, asked)
         if self._workers is None or not self._workers.alive:
             self._workers = Workers(self._store, self._count)
-        steps = range(start, stop)
-        asked, kept = itertools.tee(self.indices(step) for step in steps)  # the workers are ahead of us
-        for step, indices, pixels in zip(steps, kept, self._workers.take(asked), strict=True):
-            yield self._assemble(step, indices, pixels)
+        return self._workers.take(asked)
 
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
         if not self._shuffle:
@@ -146,7 +165,7 @@ class Loader:
             self._order = (epoch, order)
         return order
 
-    def _assemble(self, step: int, indices: NDArray[np.int64], pixels: Pixels) -> Batch:
+    def _assemble(self, step: int, indices: NDArray[np.int64], pixels: Pixels, part: Part | None) -> Batch:
         pictures = torch.from_numpy(pixels).to(self._device)
         epoch = step // self.steps_per_epoch
         views = tuple(
@@ -158,7 +177,7 @@ class Loader:
             views = tuple(mix_pictures(mix, view) for view in views)
             targets["label_weights"] = mix_labels(mix, targets["label"], self._num_classes, self._mix.label_smoothing)
         weight = torch.ones(len(indices), device=self._device)
-        return Batch(views, targets, torch.from_numpy(indices).to(self._device), weight)
+        return Batch(views, targets, torch.from_numpy(indices).to(self._device), weight, part)
 
     def _normalise(self, pictures: Tensor) -> Tensor:
         """In place on 0..1, with the arithmetic of `image.preprocess.normalize`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from vitkit.model.attention import Attention
 from vitkit.model.position import NOWHERE, Places, RelativeBias
 from vitkit.model.spec import VitSpec
 
-__all__ = ["ACTIVATIONS", "Block", "DropPath", "LayerScale", "Mlp"]
+__all__ = ["ACTIVATIONS", "Block", "DropPath", "LayerScale", "Mlp", "dropping_as_one"]
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -92,17 +93,40 @@ class DropPath(nn.Module):
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
+        self.rows: Tensor | None = None
+        self.size = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """Branch [B, N, D] to the branch, zeroed for a random share `rate` of the B pictures."""
         if self.rate == 0 or not self.training:
             return x
-        keep = x.new_empty(x.shape[0], *(1,) * (x.ndim - 1)).bernoulli_(1 - self.rate)
+        ones = (1,) * (x.ndim - 1)
+        if self.rows is None:
+            keep = x.new_empty(x.shape[0], *ones).bernoulli_(1 - self.rate)
+        else:  # views of the slice, one after another
+            whole = x.new_empty(x.shape[0] // len(self.rows), self.size, *ones).bernoulli_(1 - self.rate)
+            keep = whole[:, self.rows].flatten(0, 1)
         return x * keep / (1 - self.rate)
 
     def extra_repr(self) -> str:
         """The rate, for print(model)."""
         return f"rate={self.rate:.3g}"
+
+
+@contextlib.contextmanager
+def dropping_as_one(module: nn.Module, rows: Tensor, size: int) -> Iterator[None]:
+    """Inside, every DropPath of `module` draws for a batch of `size` pictures, of which those at `rows` [B] are given.
+
+    So that what a picture draws doesn't depend on how a batch is cut into slices, if torch's generator is the same.
+    """
+    paths = [each for each in module.modules() if isinstance(each, DropPath)]
+    for path in paths:
+        path.rows, path.size = rows, size
+    try:
+        yield
+    finally:
+        for path in paths:
+            path.rows, path.size = None, 0
 
 
 class Block(nn.Module):

@@ -6,29 +6,31 @@ checkpoint makes the same steps to the bit; pictures, their order and their augm
 
 from __future__ import annotations
 
-import copy
+import itertools
 import logging
 import math
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vitkit.data.batch import Batch
 from vitkit.data.keys import step_seed
 from vitkit.errors import DataError, Interrupted
+from vitkit.model.block import dropping_as_one
 from vitkit.training.ema import Ema
 from vitkit.training.log import Log
-from vitkit.training.objective import Objective, Step
+from vitkit.training.objective import Loss, Objective, Step
 from vitkit.training.optim import Grouped, build_optimizer
+from vitkit.training.planning import Clock, keep_time, plan_steps
 from vitkit.training.recompute import recomputed
 from vitkit.training.schedule import lr_scale
 from vitkit.training.spec import TrainSpec
@@ -38,15 +40,9 @@ __all__ = ["Fitted", "TrainingData", "fit"]
 
 logger = logging.getLogger("vitkit")
 
-TRIAL_STEPS, TRIAL_BATCHES, TRIAL_SHARE = 24, 4, 0.02
-"""With a budget in minutes: steps and held-out batches that are tried for their speed, and the time after which no more
-steps are, as a share of the budget."""
-PLANNED_SHARE, LATEST_SHARE = 0.95, 0.98
-"""Of the minutes, what the plan fills, and what it may come to take before it is shortened."""
-
 
 class TrainingData(Protocol):
-    """Batches as functions of the step."""
+    """Batches as functions of the step; to train with, the `accumulate` slices of each in the place of each."""
 
     steps_per_epoch: int
 
@@ -95,55 +91,60 @@ def fit(
     state = TrainState(model, objective, optimizer, ema, Progress(steps=spec.epochs * data.steps_per_epoch))
     clock = Clock(state)
     autocast = _autocast(device, dtype)
+    step_module = _step_module(state, spec)
     with _signals() as stop, recomputed(model, spec.gradient_checkpointing):
         if (last := find_checkpoint(checkpoints)) is not None:
             restore(last, state)
             logger.info("resuming after step %d", state.progress.step)
         else:
             if spec.minutes is not None:
-                trial = copy.deepcopy(state)
-                state.progress.steps = _plan(trial, data, validation, spec, checkpoints, device, autocast)
+                state.progress.steps = _plan(step_module, data, validation, state, spec, checkpoints, device, autocast)
             save_checkpoint(checkpoints, state)  # the plan, and a good state to keep whatever the first epoch brings
         clock.lap()
-        step_module = _step_module(state, spec)
         held_out: dict[str, float] = {}
         started, saved_at = replace(state.progress), time.monotonic()
         with Log(folder / "log.jsonl", keep_steps=state.progress.step) as log:
-            for batch in data.batches(state.progress.step, state.progress.steps):
+            batches = data.batches(state.progress.step, state.progress.steps)
+            while state.progress.step < state.progress.steps:
                 step = state.progress.step
-                torch.manual_seed(step_seed(spec.seed, step))
                 try:
-                    row = _train_step(step_module, batch.to(device), state, spec, autocast)
+                    row, pictures = _train_step(step_module, batches, state, spec, device, autocast)
                 except DataError as error:
                     raise DataError(f"{error}; {_advice(checkpoints, step)}") from None
                 state.progress.step += 1
                 seconds = clock.lap()
                 if spec.minutes is not None:
-                    _keep_time(state.progress, started, spec.minutes * 60)
-                log.step(step, step // data.steps_per_epoch, row, seconds, len(batch))
+                    keep_time(state.progress, started, spec.minutes)
+                log.step(step, step // data.steps_per_epoch, row, seconds, pictures)
                 epoch, rest = divmod(state.progress.step, data.steps_per_epoch)
                 done = state.progress.step == state.progress.steps
                 if validation and (done or (rest == 0 and epoch % spec.evaluate_every == 0)):
                     held_out = _evaluate(state, validation, log, autocast)
                 if on_step is not None:
-                    on_step(state.progress, {**row, "images_per_s": len(batch) / seconds, **held_out})
+                    on_step(state.progress, {**row, "images_per_s": pictures / seconds, **held_out})
                 asked = stop.signum  # read once: a signal from here on ends the next step
                 if done or rest == 0 or asked or time.monotonic() - saved_at > spec.save_every_s:
                     save_checkpoint(checkpoints, state)
                     saved_at = time.monotonic()
                 clock.lap()
-                if done:
-                    break
-                if asked:
+                if asked and not done:
                     went_on = f"stopped after step {state.progress.step:,}; go on with vitkit train --resume {folder}"
                     raise Interrupted(went_on, asked)
     return Fitted(state.kept.eval(), state.kept_name, state.progress)
 
 
 def _train_step(
-    step_module: nn.Module, batch: Batch, state: TrainState, spec: TrainSpec, autocast: AbstractContextManager[object]
-) -> dict[str, float]:
-    """One optimiser step; returns what the log says of it. DataError, and nothing changed, where it isn't finite."""
+    step_module: nn.Module,
+    batches: Iterator[Batch],
+    state: TrainState,
+    spec: TrainSpec,
+    device: torch.device,
+    autocast: AbstractContextManager[object],
+) -> tuple[dict[str, float], int]:
+    """One optimiser step; returns what the log says of it, and how many pictures it saw.
+
+    DataError, and nothing changed, where it isn't finite.
+    """
     progress, optimizer = state.progress, state.optimizer
     warmup = round(spec.warmup * progress.steps)
     scale = lr_scale(progress.step, steps=progress.steps, warmup_steps=warmup, final=spec.final_lr)
@@ -151,25 +152,61 @@ def _train_step(
         group["lr"] = group["peak_lr"] * scale
     step_module.train()
     optimizer.zero_grad(set_to_none=True)
-    with autocast:
-        loss = step_module(batch, progress.step)
-    loss.total.backward()
+    sums: dict[str, Tensor] = {}
+    for batch in itertools.islice(batches, spec.accumulate):
+        loss = _add_gradients(step_module, batch.to(device), progress.step, spec, autocast)
+        for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
+            sums[name] = sums.get(name, 0.0) + value * batch.share
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     limit = math.inf if spec.clip_norm is None else spec.clip_norm
     norm = float(nn.utils.clip_grad_norm_(parameters, limit))
-    total = float(loss.total.detach())
-    if not math.isfinite(total) or not math.isfinite(norm):
+    row = {name: float(value) for name, value in sums.items()}
+    if not math.isfinite(row["loss"]) or not math.isfinite(norm):
         pictures = ", ".join(map(str, batch.index[:5].tolist()))
         raise DataError(
-            f"step {progress.step}: the loss is {total}, the gradient's norm {norm}, at learning rate "
+            f"step {progress.step}: the loss is {row['loss']}, the gradient's norm {norm}, at learning rate "
             f"{spec.lr * scale:.3g} and pictures {pictures}, ..."
         )
     optimizer.step()
     if state.ema is not None:
         state.ema.update(state.model, progress.step)
     state.objective.after_step(state.model, progress.step, progress.steps)
-    parts = {name: float(value) for name, value in loss.parts.items()}
-    return {"loss": total, **parts, "lr": spec.lr * scale, "grad_norm": norm}
+    return {**row, "lr": spec.lr * scale, "grad_norm": norm}, batch.whole_size
+
+
+def _plan(
+    step_module: nn.Module,
+    data: TrainingData,
+    validation: TrainingData | None,
+    state: TrainState,
+    spec: TrainSpec,
+    checkpoints: Path,
+    device: torch.device,
+    autocast: AbstractContextManager[object],
+) -> int:
+    """Steps that fit into the minutes; nothing else changes."""
+    batches = data.batches(0, state.progress.steps)
+    return plan_steps(
+        state,
+        spec,
+        checkpoints,
+        data.steps_per_epoch,
+        lambda: _train_step(step_module, batches, state, spec, device, autocast),
+        None if validation is None else (validation.steps_per_epoch, partial(_validate, state, validation, autocast)),
+    )
+
+
+def _add_gradients(
+    step_module: nn.Module, batch: Batch, step: int, spec: TrainSpec, autocast: AbstractContextManager[object]
+) -> Loss:
+    """Adds what a step's batch, or a slice of it, says of the weights to their gradients."""
+    torch.manual_seed(step_seed(spec.seed, step))  # each slice draws for the whole batch, and keeps its own
+    part = batch.part
+    with nullcontext() if part is None else dropping_as_one(step_module, part.rows, part.size):
+        with autocast:
+            loss: Loss = step_module(batch, step)
+        (loss.total * batch.share).backward()  # type: ignore[no-untyped-call]
+    return loss
 
 
 def _advice(checkpoints: Path, step: int) -> str:
@@ -183,7 +220,7 @@ def _evaluate(
     state: TrainState, validation: TrainingData, log: Log, autocast: AbstractContextManager[object]
 ) -> dict[str, float]:
     """Scores the weights that would be kept on the held-out pictures, and remembers the best step."""
-    scores = _validate(state, validation, validation.steps_per_epoch, autocast)
+    scores = _validate(state, validation, autocast, validation.steps_per_epoch)
     log.evaluation(state.progress.step, scores, state.kept_name)
     score = state.objective.score
     if score is not None and scores.get(score, -math.inf) > state.progress.best_score:
@@ -193,71 +230,10 @@ def _evaluate(
 
 
 def _validate(
-    state: TrainState, validation: TrainingData, steps: int, autocast: AbstractContextManager[object]
+    state: TrainState, validation: TrainingData, autocast: AbstractContextManager[object], steps: int
 ) -> dict[str, float]:
     with torch.inference_mode(), autocast:
         return state.objective.eval().validate(state.kept.eval(), validation.batches(0, steps))
-
-
-def _plan(
-    trial: TrainState,
-    data: TrainingData,
-    validation: TrainingData | None,
-    spec: TrainSpec,
-    checkpoints: Path,
-    device: torch.device,
-    autocast: AbstractContextManager[object],
-) -> int:
-    """Steps that fit into the minutes at the speed of `trial`, a copy of the training that is thrown away.
-
-    Before the first step, so that the schedule is whole from there on; a resumed training goes on with it.
-    """
-    assert spec.minutes is not None
-    budget = spec.minutes * 60 * PLANNED_SHARE
-    clock = Clock(trial)
-    step_module = _step_module(trial, spec)
-    laps: list[float] = []
-    for batch in data.batches(0, min(TRIAL_STEPS, trial.progress.steps)):
-        _train_step(step_module, batch.to(device), trial, spec, autocast)
-        laps.append(clock.lap())
-        if len(laps) > 2 and sum(laps[1:]) > TRIAL_SHARE * budget:
-            break
-    warm = laps[len(laps) // 2 :]  # the first ones compile, allocate and warm caches
-    evaluation = 0.0
-    if validation:
-        tried = min(TRIAL_BATCHES, validation.steps_per_epoch)
-        _validate(trial, validation, tried, autocast)
-        evaluation = clock.lap() * validation.steps_per_epoch / tried
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=checkpoints) as place:
-        save_checkpoint(Path(place), trial)
-    saving = clock.lap()
-    left = budget - trial.progress.seconds - evaluation - saving
-    per_epoch = saving + evaluation / max(spec.evaluate_every, 1)
-    per_step = sum(warm) / len(warm) * (1 + saving / spec.save_every_s) + per_epoch / data.steps_per_epoch
-    return max(1, int(min(left / per_step, trial.progress.steps)))
-
-
-def _keep_time(progress: Progress, started: Progress, budget: float) -> None:
-    """Shortens the plan where a quarter of the budget (in seconds) or more has shown that the machine is slower."""
-    seconds = progress.seconds - started.seconds
-    if seconds > budget / 4:
-        left = (budget * LATEST_SHARE - progress.seconds) * (progress.step - started.step) / seconds
-        progress.steps = min(progress.steps, progress.step + max(int(left), 1))
-
-
-class Clock:
-    """Adds the wall time of a training to its progress."""
-
-    def __init__(self, state: TrainState) -> None:
-        self._state = state
-        self._last = time.monotonic()
-
-    def lap(self) -> float:
-        """Seconds since the last lap, or since the start."""
-        now = time.monotonic()
-        seconds, self._last = now - self._last, now
-        self._state.progress.seconds += seconds
-        return seconds
 
 
 @dataclass

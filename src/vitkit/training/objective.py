@@ -79,6 +79,11 @@ class Step(nn.Module):
         return loss
 
 
+def at_least_float32(logits: Tensor) -> Tensor:
+    """`logits` for a softmax: bfloat16 is too coarse for one, float64 stays."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 class Classification(Objective):
     """Cross-entropy on labels, smoothed (Szegedy et al., 2016), or on the soft labels that MixUp and CutMix give."""
 
@@ -96,7 +101,7 @@ class Classification(Objective):
 
     def forward(self, model: nn.Module, batch: Batch, step: int) -> Loss:
         """Mean cross-entropy over the batch, pictures weighted by `batch.weight`."""
-        logits = model(batch.views[0]).float()
+        logits = at_least_float32(model(batch.views[0]))
         if "label_weights" in batch.targets:
             losses = -(batch.targets["label_weights"] * logits.log_softmax(dim=-1)).sum(dim=-1)
         else:
@@ -112,7 +117,7 @@ class Classification(Objective):
         right = count = 0
         loss = 0.0
         for batch in batches:
-            logits, labels = model(batch.views[0]).float(), batch.targets["label"]
+            logits, labels = at_least_float32(model(batch.views[0])), batch.targets["label"]
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             right += int((logits.argmax(dim=-1) == labels).sum())
             count += len(labels)

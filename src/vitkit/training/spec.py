@@ -29,7 +29,8 @@ class TrainSpec:
     objective: str = field(default="classification", metadata=_help("what is minimised: a name in api/objectives.py"))
     epochs: int = field(default=20, metadata=_help("passes over the training pictures"))
     minutes: float | None = field(default=None, metadata=_help("plan the schedule to end after so many minutes"))
-    batch_size: int = field(default=64, metadata=_help("pictures per step"))
+    batch_size: int = field(default=64, metadata=_help("pictures per step, in all processes and slices together"))
+    accumulate: int = field(default=1, metadata=_help("slices a process computes a step's pictures in, to save memory"))
     lr: float = field(default=1e-3, metadata=_help("peak learning rate"))
     weight_decay: float = field(default=0.05, metadata=_help("on weights; not on biases, norms, tokens, positions"))
     optimizer: OptimizerName = field(
@@ -66,7 +67,7 @@ class TrainSpec:
     def __post_init__(self) -> None:
         """Checks the ranges."""
         faults = []
-        for name, least in (("epochs", 1), ("batch_size", 1), ("evaluate_every", 0), ("seed", 0)):
+        for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("evaluate_every", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 faults.append(f"{name} is {getattr(self, name)}; at least {least}")
         for name in ("lr", "save_every_s"):
@@ -83,6 +84,8 @@ class TrainSpec:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 faults.append(f"{name} is {value}; it must be larger than 0")
+        if self.accumulate > max(self.batch_size // 2, 1):
+            faults.append(f"accumulate is {self.accumulate}; at most batch_size / 2, {max(self.batch_size // 2, 1)}")
         if faults:
             raise ConfigError(list_faults(faults))
 
