@@ -30,7 +30,6 @@ class TrainSpec:
     epochs: int = field(default=20, metadata=_help("passes over the training pictures"))
     minutes: float | None = field(default=None, metadata=_help("plan the schedule to end after so many minutes"))
     batch_size: int = field(default=64, metadata=_help("pictures per step, in all processes and slices together"))
-    accumulate: int = field(default=1, metadata=_help("slices a process computes a step's pictures in, to save memory"))
     lr: float = field(default=1e-3, metadata=_help("peak learning rate"))
     weight_decay: float = field(default=0.05, metadata=_help("on weights; not on biases, norms, tokens, positions"))
     optimizer: OptimizerName = field(
@@ -56,6 +55,7 @@ class TrainSpec:
         default="auto", metadata=_help("of the matrix products; auto = bfloat16 where the hardware has it")
     )
     compile: bool = field(default=False, metadata=_help("torch.compile the step"))
+    accumulate: int = field(default=1, metadata=_help("slices a process computes a step's pictures in, to save memory"))
     gradient_checkpointing: bool = field(
         default=False, metadata=_help("compute blocks again on the way back instead of keeping them: less memory")
     )
