@@ -48,6 +48,17 @@ def plain_logits(vit: Predictor, image: Image.Image) -> torch.Tensor:
         return vit.module(torch.from_numpy(apply(PREPROCESS, np.asarray(image)))[None])[0]
 
 
+def test_a_distilled_model_answers_by_both_heads(tmp_path: Path) -> None:
+    vit = vitkit.load(small_folder(tmp_path / "m", distillation_token=True), device="cpu")
+    pixels = torch.from_numpy(apply(PREPROCESS, np.asarray(picture())))[None]
+    with torch.inference_mode():
+        tokens = vit.module.features(pixels).prefix_tokens
+        logits = (vit.module.head(tokens[:, 0]) + vit.module.head_dist(tokens[:, 1])) / 2
+    expected = scipy.special.softmax(logits[0].double().numpy())
+    found = [(each.index, each.probability) for each in vit.classify(picture(), top=7)]
+    assert found == [(at, pytest.approx(expected[at], rel=1e-5)) for at in np.argsort(-expected)]
+
+
 def test_classify_is_softmax_of_the_modules_logits_best_first(vit: Predictor) -> None:
     image = picture(seed=3)
     expected = scipy.special.softmax(plain_logits(vit, image).double().numpy())

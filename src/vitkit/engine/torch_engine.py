@@ -68,5 +68,5 @@ class TorchEngine:
             embedding = self.module.embed(batch.to(self._dtype))
             outputs = {"embedding": embedding.float().cpu().numpy()}
             if self.module.spec.num_classes:
-                outputs["logits"] = self.module.head(embedding).float().cpu().numpy()
+                outputs["logits"] = self.module.logits(embedding).float().cpu().numpy()
         return outputs

@@ -79,8 +79,16 @@ class ImageModel(nn.Module, metaclass=ABCMeta):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [B, C, H, W] to logits [B, num_classes], or embeddings [B, feature_dim] without a head."""
-        logits: Tensor = self.head(self.embed(pixels))
-        return logits
+        return self.logits(self.embed(pixels))
+
+    def logits(self, embedding: Tensor) -> Tensor:
+        """What `embed` gives, [B, feature_dim], to logits [B, num_classes]; a distilled model's two heads averaged."""
+        logits = self.heads(embedding)
+        return logits[0] if len(logits) == 1 else (logits[0] + logits[1]) / 2
+
+    def heads(self, embedding: Tensor) -> tuple[Tensor, ...]:
+        """Logits [B, num_classes] of each head: of one, but in a distilled model."""
+        return (self.head(embedding),)
 
     def new_head(self) -> nn.Module:
         """A head of `spec.num_classes` outputs, zero at the start as in the paper."""

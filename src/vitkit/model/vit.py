@@ -80,8 +80,7 @@ class VisionTransformer(ImageModel):
 
         A distilled model's logits are the mean of its two heads'.
         """
-        logits = self.heads(self.embed(pixels))
-        return logits[0] if len(logits) == 1 else (logits[0] + logits[1]) / 2
+        return self.logits(self.embed(pixels))
 
     def embed(self, pixels: Tensor) -> Tensor:
         """What the last linear layer reads, [B, feature_dim]: pooled tokens, normed, through the pre-logits if any.
@@ -120,7 +119,7 @@ class VisionTransformer(ImageModel):
     def heads(self, embedding: Tensor) -> tuple[Tensor, ...]:
         """Logits [B, K] of each head: one, or the class token's and the distillation token's."""
         if self.head_dist is None or not self.spec.num_classes:
-            return (self.head(embedding),)
+            return super().heads(embedding)
         of_class, of_distillation = embedding.chunk(2, dim=1)
         return self.head(of_class), self.head_dist(of_distillation)
 
