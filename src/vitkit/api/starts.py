@@ -17,6 +17,7 @@ from vitkit.model.build import build, model_spec
 from vitkit.model.spec import AnySpec
 from vitkit.training.spec import TrainSpec
 from vitkit.training.starts import small_spec, spread_positions
+from vitkit.training.tune import freeze
 
 __all__ = ["natural_size", "start_model"]
 
@@ -51,6 +52,7 @@ def start_model(
         raise ConfigError(f"{found.report.source}: its preprocessing is unknown; name one with --preset")
     module = _build(found.model.spec, spec.drop_path)
     module.load_state_dict(found.state)
+    freeze(module, spec)
     return module, _whole(found.card.preprocess)
 
 

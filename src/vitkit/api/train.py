@@ -29,12 +29,14 @@ from vitkit.errors import CheckpointError, ConfigError, list_faults
 from vitkit.files import why_unwritten
 from vitkit.model.base import ImageModel
 from vitkit.model.build import model_spec
+from vitkit.model.lora import merge_lora
 from vitkit.training.loop import fit
 from vitkit.training.objective import Objective
 from vitkit.training.optim import build_optimizer, suited_to
 from vitkit.training.spec import TrainSpec, differences, read_recipe
 from vitkit.training.starts import recipe_for
 from vitkit.training.state import Progress
+from vitkit.training.tune import check_tuning
 
 __all__ = ["TrainResult", "train"]
 
@@ -115,9 +117,10 @@ def train(
     class_names = splits.train.class_names
     if resumed is None:  # only now is known which defaults fit
         size, _ = natural_size(splits.train, image_size)
-        fitting = kind.defaults(recipe_for(from_checkpoint=model is not None, image_size=size))
+        fitting = kind.defaults(recipe_for(from_checkpoint=model is not None, image_size=size, tune=spec.tune))
         spec = _resolve(suited_to(spec.optimizer, fitting), layers)
         _check_labels_are_read(kind, spec)
+        check_tuning(spec, from_checkpoint=model is not None)
     num_classes = len(class_names) if kind.classifies else 0
     module, preprocess = start_model(model, preset, revision, image_size, patch_size, splits.train, num_classes, spec)
     objective = kind.make(module, spec)
@@ -164,6 +167,7 @@ def train(
         )
     trained = fitted.model.cpu()
     assert isinstance(trained, ImageModel)
+    merge_lora(trained)
     card = Card(
         preprocess=preprocess,
         class_names=class_names if kind.classifies else None,

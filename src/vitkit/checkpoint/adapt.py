@@ -12,14 +12,13 @@ from vitkit.checkpoint.read import Checkpoint
 from vitkit.errors import ConfigError
 from vitkit.image.preprocess import Preprocess
 from vitkit.image.sources import from_timm, to_timm
+from vitkit.model.base import HEADS
 from vitkit.model.build import BUILDERS, build_empty
 from vitkit.model.embed import resample_patches
 from vitkit.model.spec import AnySpec, MaeSpec, ModelSpec
 
 __all__ = ["adapt"]
 
-HEADS = ("head.", "head_dist.")
-"""Beginnings of the names of classifiers."""
 PATCHES = "patch_embed.proj.weight"
 FIRST = ("patch_embed.backbone.stem.conv.weight", "patch_embed.backbone.conv.weight", "stem.conv.weight", PATCHES)
 """Kernels that read the pixels: the first of these that a model has."""

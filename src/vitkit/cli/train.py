@@ -42,6 +42,8 @@ def train(
     accumulate: Annotated[int | None, typer.Option(help="Compute a step in so many slices. [1]", min=1)] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw, adam, sgd, lion or muon. [adamw]")] = None,
+    tune: Annotated[str | None, typer.Option(help="What of a checkpoint learns: full, head or lora. [full]")] = None,
+    lora_rank: Annotated[int | None, typer.Option("--lora-rank", help="Of LoRA's products. [8]", min=1)] = None,
     image_size: options.ImageSize = None,
     patch_size: options.PatchSize = None,
     seed: Annotated[int | None, typer.Option(help="Of initialisation, order, augmentation, dropout.", min=0)] = None,
@@ -79,6 +81,8 @@ def train(
         "dtype": dtype,
         "compile": compile_step,
         "gradient_checkpointing": gradient_checkpointing,
+        "tune": tune,
+        "lora": None if lora_rank is None else {"rank": lora_rank},
     }
     with StepProgress() as progress:
         result = train(

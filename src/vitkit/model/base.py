@@ -14,8 +14,10 @@ from vitkit.errors import ConfigError
 from vitkit.model.head import zeros_head
 from vitkit.model.spec import AnySpec
 
-__all__ = ["Card", "Features", "ImageModel"]
+__all__ = ["HEADS", "UNDECAYED", "Card", "Features", "ImageModel"]
 
+HEADS = ("head.", "head_dist.")
+"""First words of the names of classifiers."""
 UNDECAYED = (
     *("cls_token", "dist_token", "reg_token", "mask_token", "pos_embed", "table", "latent"),
     *("logit_scale", "cpb_mlp.0.weight", "cpb_mlp.2.weight"),
@@ -76,6 +78,16 @@ class ImageModel(nn.Module, metaclass=ABCMeta):
     def num_layers(self) -> int:
         """The number of the last layer in the sense of `layer_of`."""
         return self.spec.num_blocks + 1
+
+    def train(self, mode: bool = True) -> Self:
+        """Modes as usual, but that frozen parts stay as they are used: no dropout, BatchNorm by what it has learned."""
+        super().train(mode)
+        if mode and not all(parameter.requires_grad for parameter in self.parameters()):
+            for part in self.modules():
+                learns = [parameter.requires_grad for parameter in part.parameters()]
+                if learns and not any(learns):
+                    part.eval()
+        return self
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [B, C, H, W] to logits [B, num_classes], or embeddings [B, feature_dim] without a head."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 from vitkit.data.augment import AugmentSpec
 from vitkit.data.mix import MixSpec
 from vitkit.errors import ConfigError, list_faults
+from vitkit.model.lora import LoraSpec
 
 __all__ = ["OptimizerName", "TrainSpec", "differences", "read_recipe"]
 
@@ -48,6 +49,10 @@ class TrainSpec:
     label_smoothing: float = field(default=0.1, metadata=_help("probability given to all classes alike"))
     ema_decay: float = field(default=0.998, metadata=_help("of the weights' moving average; 0 = none"))
     drop_path: float | None = field(default=None, metadata=_help("stochastic depth; none = the model's own"))
+    tune: Literal["full", "head", "lora"] = field(
+        default="full", metadata=_help("what of a checkpoint learns: all, its head, or LoRA's products and its head")
+    )
+    lora: LoraSpec = field(default_factory=LoraSpec, metadata=_help("size and places of LoRA's products"))
     augment: AugmentSpec = field(default_factory=AugmentSpec, metadata=_help("how training pictures vary"))
     mix: MixSpec = field(default_factory=MixSpec, metadata=_help("MixUp and CutMix"))
     seed: int = field(default=0, metadata=_help("of the initialisation, order, augmentation, dropout"))

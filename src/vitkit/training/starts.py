@@ -7,6 +7,8 @@ are), mean pooling, no class token, and every picture varied on its own.
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import nn
 
@@ -55,10 +57,26 @@ FINE_TUNE = TrainSpec(
 """From a checkpoint: lower layers move less. Without mixing, a few thousand pictures are known by heart in 5 epochs."""
 
 
-def recipe_for(*, from_checkpoint: bool, image_size: tuple[int, int]) -> TrainSpec:
+LORA = dataclasses.replace(FINE_TUNE, tune="lora", layer_decay=1.0)
+"""By LoRA: few numbers learn, all layers alike."""
+
+HEAD = dataclasses.replace(
+    FINE_TUNE,
+    tune="head",
+    lr=1e-2,
+    weight_decay=0.0,
+    layer_decay=1.0,
+    label_smoothing=0.0,
+    drop_path=None,
+    mix=MixSpec(),
+)
+"""Of the head alone: a linear probe that sees varied pictures."""
+
+
+def recipe_for(*, from_checkpoint: bool, image_size: tuple[int, int], tune: str = "full") -> TrainSpec:
     """The defaults that fit a start; a user's recipe and flags go on top."""
     if from_checkpoint:
-        return FINE_TUNE
+        return {"full": FINE_TUNE, "lora": LORA, "head": HEAD}[tune]
     return SMALL_FIGURES if max(image_size) <= 16 else SCRATCH_PHOTOS
 
 
