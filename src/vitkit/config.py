@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from vitkit.errors import ConfigError, list_faults, nearest
 
-__all__ = ["from_dict", "to_dict"]
+__all__ = ["flatten", "from_dict", "to_dict"]
 
 T = TypeVar("T")
 
@@ -28,6 +28,17 @@ def to_dict(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): to_dict(item) for key, item in value.items()}
     return value
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The entries of a table and of the tables in it, as "train.augment.flip"."""
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def from_dict(kind: type[T], data: object, *, origin: str) -> T:

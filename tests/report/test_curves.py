@@ -17,9 +17,9 @@ from vitkit.report.plots import curve_pictures, curves_picture, scatter_picture,
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Every figure that is finished."""
     seen: list[Any] = []
-    finish = plots._finish
+    finish = plots.finish
     monkeypatch.setattr(
-        plots, "_finish", lambda figure, *rest, **how: seen.append(figure) or finish(figure, *rest, **how)
+        plots, "finish", lambda figure, *rest, **how: seen.append(figure) or finish(figure, *rest, **how)
     )
     return seen
 

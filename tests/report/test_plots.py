@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from vitkit import ConfigError
-from vitkit.report.plots import _draw, _select, _shorten, check_output, confusion_matrix_picture
+from vitkit.report.drawing import check_output
+from vitkit.report.plots import _draw, _select, _shorten, confusion_matrix_picture
 
 Confusion = list[tuple[int, int, int]]
 

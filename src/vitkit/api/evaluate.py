@@ -13,7 +13,8 @@ from vitkit.evaluation import run
 from vitkit.evaluation.labels import check_source, read_labels
 from vitkit.evaluation.metrics import Scores
 from vitkit.image.preprocess import Preprocess
-from vitkit.report.plots import check_output, confusion_matrix_picture
+from vitkit.report.drawing import check_output
+from vitkit.report.plots import confusion_matrix_picture
 
 __all__ = ["evaluate"]
 

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitkit.api.baseline import read_baseline
-from vitkit.api.run_tables import answer_rows, class_blocks, write_classes, write_csv, write_json, write_steps
+from vitkit.api.run_tables import (
+    answer_rows,
+    class_blocks,
+    setting_cells,
+    write_classes,
+    write_csv,
+    write_json,
+    write_steps,
+)
 from vitkit.checkpoint.card import Card
 from vitkit.config import to_dict
 from vitkit.data.loader import Loader
@@ -25,9 +33,9 @@ from vitkit.explain.overlay import enlarge
 from vitkit.image.preprocess import Preprocess
 from vitkit.model.base import ImageModel
 from vitkit.model.vit import VisionTransformer
+from vitkit.report.drawing import DENSITY
 from vitkit.report.html import Block, Code, Facts, Figure, Figures, Folded, Heading, Note, Paragraph, write_page
 from vitkit.report.plots import (
-    DENSITY,
     confusion_matrix_picture,
     curve_pictures,
     curves_picture,
@@ -119,7 +127,7 @@ def write_results(
         ),
         *_positions(module),
         Heading("Settings"),
-        Folded("Everything this run was made from", [Facts(_flat(settings))]),
+        Folded("Everything this run was made from", [Facts(setting_cells(settings))]),
         Heading("Try next"),
         Code(f"{use}\nvitkit verify {folder / 'model'}\nvitkit train FOLDER_OF_CLASS_FOLDERS --minutes 10"),
     ]
@@ -327,22 +335,8 @@ def _plane(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(centred @ directions[:2].T)
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    rows: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            rows |= _flat(value, f"{prefix}{name}.")
-        else:
-            rows[f"{prefix}{name}"] = ", ".join(map(_short, value)) if isinstance(value, list) else value
-    return {name: (str(value) if isinstance(value, bool) else value) for name, value in rows.items()}
-
-
 def _percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
-
-
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:

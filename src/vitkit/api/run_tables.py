@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitkit.config import flatten
 from vitkit.data.samples import Samples
 from vitkit.data.split import digest_pictures
 from vitkit.engine.predict import probabilities
@@ -18,10 +19,7 @@ from vitkit.evaluation.metrics import ClassScores, Scores
 from vitkit.files import replace_file
 from vitkit.report.html import Block, Cell, Folded, Table
 
-__all__ = ["ANSWER_FIELDS", "answer_rows", "class_blocks", "write_classes", "write_csv", "write_json", "write_steps"]
-
-ANSWER_FIELDS = ("part", "picture", "digest", "class", "said", "probability")
-"""Columns of predictions.csv. The digest is of the picture's bytes: what tells that two runs held out the same."""
+__all__ = ["answer_rows", "class_blocks", "setting_cells", "write_classes", "write_csv", "write_json", "write_steps"]
 
 DIGEST_BYTES = 8
 WHOLE = 40
@@ -30,7 +28,10 @@ WORST = 20
 
 
 def answer_rows(part: str, samples: Samples, logits: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """A row of predictions.csv for each of `samples`, whose `logits` are [n, K]."""
+    """A row of predictions.csv for each of `samples`, whose `logits` are [n, K].
+
+    The digest of a picture's bytes tells that two runs held out the same one, wherever it lies.
+    """
     chances = probabilities(logits, "softmax")
     said = chances.argmax(axis=1)
     names = samples.class_names
@@ -87,6 +88,11 @@ def write_json(file: Path, content: object) -> None:
         part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def setting_cells(settings: Mapping[str, Any]) -> dict[str, Cell]:
+    """A run's settings by their whole names, as a page shows them."""
+    return {name: _cell(value) for name, value in flatten(settings).items()}
+
+
 def class_blocks(scores: Scores) -> list[Block]:
     """Every class in a table; of very many the worst, and all of them folded."""
     rows = scores.per_class
@@ -110,6 +116,12 @@ def _class_table(rows: Sequence[ClassScores], caption: str) -> Table:
     ]
     columns = ("class", "pictures", "precision, %", "recall, %", "F1, %", "taken most often for")
     return Table(columns, cells, caption)
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, list | tuple):
+        return ", ".join(f"{item:.4g}" if isinstance(item, float) else str(item) for item in value)
+    return str(value) if isinstance(value, bool) else value
 
 
 def _tenths(share: float | None) -> float | None:

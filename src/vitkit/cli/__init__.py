@@ -18,6 +18,7 @@ import typer
 
 from vitkit import __version__
 from vitkit.cli.classify import classify
+from vitkit.cli.compare import compare
 from vitkit.cli.convert import convert
 from vitkit.cli.demo import demo
 from vitkit.cli.diff import diff
@@ -40,6 +41,7 @@ COMMANDS: Mapping[str, Callable[..., int]] = {
     "reconstruct": reconstruct,
     "train": train,
     "evaluate": evaluate,
+    "compare": compare,
     "models": models,
     "convert": convert,
     "verify": verify,

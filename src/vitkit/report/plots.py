@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitkit.errors import ConfigError
-from vitkit.files import replace_file, writing
+from vitkit.report.drawing import (
+    COLOURS,
+    FAINT,
+    INK,
+    MARKERS,
+    SOFT,
+    calm,
+    check_output,
+    finish,
+    import_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,8 +32,6 @@ if TYPE_CHECKING:
 _Points: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 __all__ = [
-    "DENSITY",
-    "check_output",
     "confusion_matrix_picture",
     "curve_pictures",
     "curves_picture",
@@ -37,17 +43,7 @@ MOST_WHOLE = 40  # classes: up to here the whole matrix is drawn, its names read
 MOST_CONFUSED = 30  # classes drawn of more
 MOST_NUMBERED = 20  # classes: up to here every cell has room for its count
 NAME_LENGTH = 24
-DENSITY = 2
-"""Pixels of a plot for each of the 120 to the inch at which its text is easy to read, for sharp screens."""
-DPI = 120 * DENSITY
-
-INK, SOFT, FAINT = "0.2", "0.35", "0.85"
 FIRST, SECOND = "#3b5bdb", "#e8590c"  # what was trained on, and what was held out
-# Petroff, 2021, arXiv:2107.02270, ten colours that colour-blind readers tell apart too.
-COLOURS = (
-    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
-)  # fmt: skip
-MARKERS = "o^sDv"  # neighbours differ in it too; moved on by one after every ten colours, for 50 different looks
 MOST_STEPS = 200  # points of a curve
 MOST_DOTS = 40  # evaluations: up to here each has its dot
 PANEL = (3.2, 2.5)  # inches
@@ -63,18 +59,6 @@ class _Table:
     """[S, S] of the classes drawn, with one more column for all the others where some aren't."""
     rows: list[str]
     columns: list[str]
-
-
-def check_output(file: str | os.PathLike[str]) -> None:
-    """Raises ConfigError where no plot could be written to `file`: call it before long work."""
-    path = Path(file)
-    if path.suffix.lower() != ".png":
-        raise ConfigError(f"can't write {str(path)!r}: plots are PNG files; let its name end in .png")
-    if not path.parent.is_dir():
-        raise ConfigError(f"can't write {str(path)!r}: there is no folder {str(path.parent)!r}; make it first")
-    if path.is_dir():
-        raise ConfigError(f"can't write {str(path)!r}: it is a folder; name a file in it")
-    _import_figure()
 
 
 def confusion_matrix_picture(
@@ -98,7 +82,7 @@ def confusion_matrix_picture(
     title = f"top-1 {100 * correct / max(count, 1):.1f} % of {count:,} {'picture' if count == 1 else 'pictures'}"
     if len(table.rows) < len(class_names):
         title += f"; {len(table.rows)} of {len(class_names):,} classes, the most confused"
-    return _finish(_draw(table, title), file)
+    return finish(_draw(table, title), file)
 
 
 @dataclass(frozen=True)
@@ -122,19 +106,19 @@ def curves_picture(rows: Sequence[Mapping[str, Any]], file: str | os.PathLike[st
     there is nothing to draw.
     """
     drawn = _curves(rows)
-    figure = _import_figure()(figsize=(PANEL[0] * len(drawn), PANEL[1]), layout="constrained")
+    figure = import_figure()(figsize=(PANEL[0] * len(drawn), PANEL[1]), layout="constrained")
     for number, curve in enumerate(drawn, start=1):
         _draw_curve(figure.add_subplot(1, len(drawn), number), *curve)
-    return _finish(figure, file, cut=False)
+    return finish(figure, file, cut=False)
 
 
 def curve_pictures(rows: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
     """The panels of `curves_picture` one by one, PNGs of equal size by their titles: for pages of any width."""
     pictures = {}
     for panel, training, held_out in _curves(rows):
-        figure = _import_figure()(figsize=PANEL, layout="constrained")
+        figure = import_figure()(figsize=PANEL, layout="constrained")
         _draw_curve(figure.add_subplot(), panel, training, held_out)
-        pictures[panel.title] = _finish(figure, None, cut=False)
+        pictures[panel.title] = finish(figure, None, cut=False)
     return pictures
 
 
@@ -167,7 +151,7 @@ def _draw_curve(axes: Axes, panel: _Panel, training: _Points, held_out: _Points)
         axes.legend(**place, fontsize=8, labelcolor=INK, frameon=False, handlelength=1.4, columnspacing=1.0)
     axes.set_title(panel.title, fontsize=10, loc="left", color=INK)
     axes.set_xlabel("step", fontsize=9, color=INK)
-    _calm(axes)
+    calm(axes)
     axes.grid(color=FAINT, linewidth=0.5)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1, steps=ROUND))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
@@ -210,7 +194,7 @@ def scatter_picture(
         raise ConfigError(f"points are {list(points.shape)}, labels {list(labels.shape)}; allowed: [n, 2] and [n]")
     present = np.unique(labels)
     named = len(present) <= MOST_NAMED
-    figure = _import_figure()(figsize=(4.9 if named else 4.0, 3.7), layout="constrained")
+    figure = import_figure()(figsize=(4.9 if named else 4.0, 3.7), layout="constrained")
     axes = figure.add_subplot()
     size = float(np.clip(6000 / max(len(points), 1), 5, 36))
     for place, label in enumerate(present):
@@ -233,7 +217,7 @@ def scatter_picture(
     axes.set_yticks([])
     axes.spines[:].set_color(FAINT)
     axes.set_title(title, fontsize=10, loc="left", color=INK, parse_math=False)
-    return _finish(figure, file)
+    return finish(figure, file)
 
 
 def similarity_picture(
@@ -249,7 +233,7 @@ def similarity_picture(
         raise ConfigError(f"positions are {list(positions.shape)}; a grid of {h} x {w} patches needs [{h * w}, D]")
     units = positions / np.maximum(np.linalg.norm(positions, axis=1, keepdims=True), 1e-12)
     tiles = (units @ units.T).reshape(h, w, h, w)
-    figure = _import_figure()(figsize=(4.8, 4.0 * h * h / (w * w) + 0.5), layout="constrained")
+    figure = import_figure()(figsize=(4.8, 4.0 * h * h / (w * w) + 0.5), layout="constrained")
     axes = figure.add_subplot()
     lowest = min(float(tiles.min()), 0.0)
     plane = tiles.transpose(0, 2, 1, 3).reshape(h * h, w * w)
@@ -263,42 +247,14 @@ def similarity_picture(
         put([(place + 0.5) * length - 0.5 for place in places], [str(place + 1) for place in places])
     axes.set_xlabel("patch column", fontsize=9, color=INK)
     axes.set_ylabel("patch row", fontsize=9, color=INK)
-    _calm(axes)
+    calm(axes)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, length=2, colors=SOFT)
     bar.set_label("cosine similarity", fontsize=9, color=INK)
-    return _finish(figure, file)
-
-
-def _calm(axes: Axes) -> None:
-    """Small grey numbers, and lines only left and below."""
-    axes.tick_params(labelsize=8, length=2, colors=SOFT)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.set_axisbelow(True)
-
-
-def _finish(figure: Figure, file: str | os.PathLike[str] | None, *, cut: bool = True) -> bytes:
-    """The figure as a PNG, its bytes, by default cut to what is drawn; in `file` too, whole or not at all."""
-    buffer = io.BytesIO()
-    box: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.08} if cut else {}
-    figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", **box)
-    if file is not None:
-        check_output(file)
-        with writing(file), replace_file(file) as part:
-            part.write_bytes(buffer.getvalue())
-    return buffer.getvalue()
-
-
-def _import_figure() -> type[Figure]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigError("plots need matplotlib, which isn't installed: pip install 'vitkit[plot]'") from None
-    return Figure
+    return finish(figure, file)
 
 
 def _select(confusion: Sequence[tuple[int, int, int]], class_names: Sequence[str]) -> _Table:
@@ -341,7 +297,7 @@ def _draw(table: _Table, title: str) -> Figure:
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     cell = float(np.clip(4.2 / height, 0.25, 0.85))  # inches
-    figure = _import_figure()(figsize=(width * cell, height * cell))
+    figure = import_figure()(figsize=(width * cell, height * cell))
     axes = figure.add_axes((0, 0, 1, 1))
     _paint(figure, axes, shares)
     for row in np.flatnonzero(totals == 0):
