@@ -15,7 +15,8 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import _get_inverse_affine_matrix
 
 from vitkit.data import keys, mix
-from vitkit.data.augment import Augmentation, AugmentSpec, _undo_affine
+from vitkit.data.augment import Augmentation, AugmentSpec
+from vitkit.data.geometry import undo_affine
 from vitkit.data.mix import MixSpec, draw_mix, mix_labels, mix_pictures
 
 pytestmark = pytest.mark.peer
@@ -73,7 +74,7 @@ def test_moves_are_torchvisions() -> None:
         angle, shear = random.uniform(-180, 180), random.uniform(-40, 40)
         shift, scale = random.uniform(-9, 9, 2), random.uniform(0.3, 3)
         theirs = _get_inverse_affine_matrix([20.0, 15.0], angle, shift.tolist(), scale, [shear, 0.0])
-        ours = _undo_affine(
+        ours = undo_affine(
             (30, 40),
             angle=np.array([math.radians(angle)]),
             shift_x=shift[:1],

@@ -7,12 +7,14 @@ until the last step: the same on every machine and in every version of Python an
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["normal", "permutation", "step_seed", "uniform"]
+__all__ = ["Draws", "normal", "permutation", "step_seed", "uniform"]
 
 MASK = 2**64 - 1
 GAMMA = 0x9E3779B97F4A7C15  # the odd number nearest to 2^64 / golden ratio
@@ -31,6 +33,28 @@ def normal(seed: int, epoch: int, index: NDArray[np.int64], stream: str) -> NDAr
     """Standard normal numbers, float64 [B], by Box and Muller (1958); the last bit is the platform's log and cos."""
     radius = np.sqrt(-2 * np.log1p(-uniform(seed, epoch, index, stream)))
     return np.asarray(radius * np.cos(2 * np.pi * uniform(seed, epoch, index, f"{stream}/angle")))
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """What each of the pictures `index` [B] draws in one epoch, by what it is for."""
+
+    seed: int
+    epoch: int
+    index: NDArray[np.int64]
+    view: int = 0
+
+    def uniform(self, stream: str, low: float = 0.0, high: float = 1.0) -> NDArray[np.float64]:
+        """Numbers in low..high, in the shape of `index`."""
+        return low + (high - low) * uniform(self.seed, self.epoch, self.index, f"{self.view}/{stream}")
+
+    def normal(self, stream: str) -> NDArray[np.float64]:
+        """Standard normal numbers, in the shape of `index`."""
+        return normal(self.seed, self.epoch, self.index, f"{self.view}/{stream}")
+
+    def each(self, count: int) -> Draws:
+        """The same with `count` numbers for every picture, [B, count]."""
+        return dataclasses.replace(self, index=self.index[:, None] * count + np.arange(count))
 
 
 def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:

@@ -168,9 +168,8 @@ class Loader:
     def _assemble(self, step: int, indices: NDArray[np.int64], pixels: Pixels, part: Part | None) -> Batch:
         pictures = torch.from_numpy(pixels).to(self._device)
         epoch = step // self.steps_per_epoch
-        views = tuple(
-            self._normalise(view.apply(view.draw(self._seed, epoch, indices), pictures)) for view in self._views
-        )
+        records = [(view, view.draw(self._seed, epoch, indices)) for view in self._views]
+        views = tuple(view.finish(record, self._normalise(view.apply(record, pictures))) for view, record in records)
         targets = {"label": torch.from_numpy(self.labels[indices]).to(self._device)}
         if self._mix is not None:
             mix = draw_mix(self._mix, self._seed, step, self._views[0].size)
