@@ -34,6 +34,9 @@ class Loader:
     batch on `device`; workers only decode, and only where the store isn't in memory. A script that uses them runs
     under `if __name__ == "__main__":`, as spawned processes import it. With `slices`, `batches` gives those of this
     process in the place of each whole batch; together they hold the same pictures, varied and mixed in the same way.
+
+    With `repeats` above 1 a picture comes so many times in a row, each time varied anew, and an epoch of as many steps
+    holds so much fewer pictures (repeated augmentation: Hoffer et al., 2020, arXiv:1901.09335).
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Loader:
         seed: int = 0,
         shuffle: bool = False,
         drop_last: bool = False,
+        repeats: int = 1,
         augment: Sequence[Augmentation] = (),
         mix: MixSpec | None = None,
         workers: int = 0,
@@ -58,6 +62,8 @@ class Loader:
         faults = []
         if batch_size < 1:
             faults.append(f"batch_size is {batch_size}; give 1 or more")
+        if repeats < 1:
+            faults.append(f"repeats is {repeats}; give 1 or more")
         if workers < 0:
             faults.append(f"workers is {workers}; give 0 or more")
         if mix is not None and len(augment) > 1:
@@ -80,6 +86,7 @@ class Loader:
         )
         self._seed = seed
         self._shuffle = shuffle
+        self._repeats = repeats
         self.batch_size = min(batch_size, len(store))
         self._count = 0 if store.in_memory else workers
         self._workers: Workers | None = None
@@ -114,6 +121,7 @@ class Loader:
         plain = copy.copy(self)
         plain._views = (Augmentation(AugmentSpec(), self._store.size, self._views[0].size),)
         plain._mix = None
+        plain._repeats = 1
         plain._slices = Slices()
         plain._workers = None
         plain.steps_per_epoch = -(-len(self._store) // self.batch_size)
@@ -121,24 +129,23 @@ class Loader:
 
     def indices(self, step: int) -> NDArray[np.int64]:
         """Which pictures the batch of `step` holds, [B]."""
-        epoch, turn = divmod(step, self.steps_per_epoch)
-        return self._epoch_order(epoch)[turn * self.batch_size : (turn + 1) * self.batch_size].copy()
+        return self._keys(step) % len(self)
 
     def batch(self, step: int) -> Batch:
         """The whole batch of `step`, made here and now: a function of the loader's arguments and `step`."""
-        indices = self.indices(step)
-        return self._assemble(step, indices, self._store.take(indices), None)
+        return self._assemble(step, self._keys(step), self._store.take(self.indices(step)), None)
 
     def batches(self, start: int, stop: int, stride: int = 1) -> Iterator[Batch]:
         """The batches of range(start, stop, stride), or their slices; read ahead by the workers where there are any."""
         cuts, kept = itertools.tee(self._cut(start, stop, stride))  # the workers are ahead of us
-        for (step, indices, part), pixels in zip(kept, self._read(indices for _, indices, _ in cuts), strict=True):
-            yield self._assemble(step, indices, pixels, part)
+        pictures = self._read(keys % len(self) for _, keys, _ in cuts)
+        for (step, keys, part), pixels in zip(kept, pictures, strict=True):
+            yield self._assemble(step, keys, pixels, part)
 
     def _cut(self, start: int, stop: int, stride: int) -> Iterator[tuple[int, NDArray[np.int64], Part | None]]:
-        """Steps, pictures and what these are of the whole batch."""
+        """Steps, keys of pictures and what these are of the whole batch."""
         for step in range(start, stop, stride):
-            whole = self.indices(step)
+            whole = self._keys(step)
             if self._slices.total == 1:
                 yield step, whole, None
                 continue
@@ -156,6 +163,12 @@ class Loader:
             self._workers = Workers(self._store, self._count)
         return self._workers.take(asked)
 
+    def _keys(self, step: int) -> NDArray[np.int64]:
+        """What tells the pictures of a batch and their repeats apart, [B]: picture + number of pictures * repeat."""
+        epoch, turn = divmod(step, self.steps_per_epoch)
+        places = np.arange(turn * self.batch_size, min((turn + 1) * self.batch_size, len(self)))
+        return self._epoch_order(epoch)[places // self._repeats] + len(self) * (places % self._repeats)
+
     def _epoch_order(self, epoch: int) -> NDArray[np.int64]:
         if not self._shuffle:
             epoch = 0
@@ -165,10 +178,10 @@ class Loader:
             self._order = (epoch, order)
         return order
 
-    def _assemble(self, step: int, indices: NDArray[np.int64], pixels: Pixels, part: Part | None) -> Batch:
+    def _assemble(self, step: int, keys: NDArray[np.int64], pixels: Pixels, part: Part | None) -> Batch:
         pictures = torch.from_numpy(pixels).to(self._device)
-        epoch = step // self.steps_per_epoch
-        records = [(view, view.draw(self._seed, epoch, indices)) for view in self._views]
+        epoch, indices = step // self.steps_per_epoch, keys % len(self)
+        records = [(view, view.draw(self._seed, epoch, keys)) for view in self._views]
         views = tuple(view.finish(record, self._normalise(view.apply(record, pictures))) for view, record in records)
         targets = {"label": torch.from_numpy(self.labels[indices]).to(self._device)}
         if self._mix is not None:
