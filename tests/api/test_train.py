@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -21,6 +22,7 @@ from small import picture_file, small_folder
 from vitkit.api.runs import RunSpec
 from vitkit.api.train import train
 from vitkit.data import loader, store
+from vitkit.data.augment import AUGMENTS, AugmentSpec
 from vitkit.data.samples import Splits
 from vitkit.data.sources.arrays import read_arrays
 from vitkit.data.workers import Workers
@@ -71,7 +73,14 @@ def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 def test_a_run_resumes_without_repeating_its_settings(tmp_path: Path) -> None:
-    settings = {"epochs": 2, "batch_size": 8}
+    settings = {
+        "epochs": 2,
+        "batch_size": 8,
+        "augment": {"name": "randaugment", "erase": 0.5, "blur": 0.5},
+        "repeats": 2,
+        "optimizer": "muon",
+        "gradient_checkpointing": True,
+    }
     first = train(
         flowers(tmp_path / "data"),
         image_size=8,
@@ -239,6 +248,31 @@ def test_settings_go_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: 
             output=tmp_path / "run",
             on_start=stop,
         )
+
+
+def test_an_augmentation_has_a_name_and_what_stands_beside_it_goes_over_it(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('[augment]\nname = "randaugment"\nerase = 0.25\n')
+    (tmp_path / "wrong.toml").write_text('augment = "randaugmnet"\n')
+    data = read_arrays(figures(20), np.arange(20) % 2, ["bright", "dark"])
+
+    def started(**options: Any) -> AugmentSpec:
+        found = []
+
+        def stop(run: RunSpec, folder: Path) -> None:
+            found.append(run.train.augment)
+            raise InterruptedError
+
+        with pytest.raises(InterruptedError):
+            train(data, output=tmp_path / f"run-{len(list(tmp_path.iterdir()))}", on_start=stop, **options)
+        return found[0]
+
+    named = dataclasses.replace(AUGMENTS["randaugment"], erase=0.25)
+    assert started(recipe=tmp_path / "r.toml") == named
+    over = {"settings": {"augment": {"magnitude": 5}}}
+    assert started(recipe=tmp_path / "r.toml", **over) == dataclasses.replace(named, magnitude=5.0)
+    assert started(recipe=tmp_path / "r.toml", settings={"augment": "photos"}) == AUGMENTS["photos"]
+    with pytest.raises(vitkit.ConfigError, match=r"wrong.toml: augment 'randaugmnet' is unknown; nearest: randaugment"):
+        train(data, recipe=tmp_path / "wrong.toml", output=tmp_path / "run")
 
 
 def test_splits_in_memory_are_taken_as_they_are(tmp_path: Path) -> None:

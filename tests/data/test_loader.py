@@ -8,18 +8,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from small import PREPROCESS, picture_file
-from vitkit.data.augment import Augmentation, AugmentSpec
+from vitkit.data.augment import AUGMENTS, Augmentation, AugmentSpec
 from vitkit.data.batch import Batch
 from vitkit.data.keys import permutation
 from vitkit.data.loader import Loader
 from vitkit.data.mix import MixSpec, draw_mix, mix_labels, mix_pictures
 from vitkit.data.samples import Samples
+from vitkit.data.slices import Slices
 from vitkit.data.sources.folder import read_folder
 from vitkit.data.store import Store, make_store
 from vitkit.data.workers import Workers
@@ -71,6 +73,48 @@ def test_batches_are_the_same_bits_however_they_are_made(samples: Samples) -> No
             assert [bits(batch) for batch in loader.batches(7, 10)] == expected[7:]
             assert bits(loader.batch(2)) == expected[2]
     assert bits(training(samples, seed=4).batch(0)) != expected[0]
+
+
+def test_repeats_are_one_picture_varied_anew_and_steps_stay_direct(samples: Samples) -> None:
+    """Hoffer et al.: each picture `repeats` times, with draws of its own; the epoch has as many steps as without."""
+    store = make_store(samples, PREPROCESS, training=True)
+    augment = [Augmentation(AUGMENTS["randaugment"], store.size, (32, 32))]
+
+    def loader(repeats: int, **options: Any) -> Loader:
+        return Loader(
+            store, samples.labels, 3, PREPROCESS, batch_size=6, seed=3, shuffle=True, augment=augment,
+            repeats=repeats, **options,
+        )  # fmt: skip
+
+    plain, thrice = loader(1), loader(3)
+    assert thrice.steps_per_epoch == plain.steps_per_epoch
+    count = len(store)
+    for epoch in range(2):
+        steps = range(epoch * thrice.steps_per_epoch, (epoch + 1) * thrice.steps_per_epoch)
+        order = np.concatenate([plain.indices(step) for step in steps])
+        assert np.array_equal(np.concatenate([thrice.indices(step) for step in steps]), np.repeat(order, 3)[:count])
+    batch = thrice.batch(1)
+    assert len({batch.views[0][at].numpy().tobytes() for at in range(6)}) == 6
+    first = plain.batch(0).views[0][2]  # its third picture is the third triple, whose first draw is the plain one
+    torch.testing.assert_close(batch.views[0][0], first, rtol=0, atol=1e-5)
+    ahead = list(thrice.batches(0, 9))
+    assert [bits(each) for each in thrice.batches(4, 9)] == [bits(each) for each in ahead[4:]]
+    slices = loader(3, slices=Slices(accumulate=2)).batches(1, 2)
+    for piece in slices:
+        assert piece.part is not None
+        torch.testing.assert_close(piece.views[0], batch.views[0][piece.part.rows], rtol=0, atol=1e-5)
+
+
+def test_pictures_are_erased_after_they_are_normalised(samples: Samples) -> None:
+    store = make_store(samples, PREPROCESS, training=True)
+    spec = AugmentSpec(erase=1, erase_fill="mean")
+    views = [Augmentation(spec, store.size, (32, 32))]
+    erased, whole = (
+        Loader(store, samples.labels, 3, PREPROCESS, batch_size=6, augment=each).batch(0).views[0]
+        for each in (views, [Augmentation(AugmentSpec(), store.size, (32, 32))])
+    )
+    changed = (erased != whole).any(1)
+    assert changed.flatten(1).any(1).all() and not erased[changed[:, None].expand_as(erased)].any()
 
 
 def test_a_batch_is_augmented_by_seed_epoch_and_index_and_mixed_by_seed_and_step(samples: Samples) -> None:

@@ -45,6 +45,7 @@ def make_loaders(
         seed=spec.seed,
         shuffle=True,
         drop_last=True,
+        repeats=spec.repeats,
         augment=objective.views(spec.augment, training.size, preprocess.size),
         mix=mix if mix.mixup or mix.cutmix else None,
         workers=workers,

@@ -20,6 +20,7 @@ from vitkit.api.starts import natural_size, start_model
 from vitkit.checkpoint.card import Card, Provenance
 from vitkit.checkpoint.save import save_native
 from vitkit.config import from_dict, to_dict
+from vitkit.data.augment import named_augment
 from vitkit.data.samples import MapDataset, Samples, Splits
 from vitkit.data.sources.dataset import read_dataset
 from vitkit.data.sources.open import open_data
@@ -219,6 +220,8 @@ def _resolve(base: TrainSpec, layers: Sequence[tuple[str, Mapping[str, Any]]]) -
     spec, content = base, to_dict(base)
     for origin, layer in layers:
         for name, value in layer.items():
+            if name == "augment":
+                value = _augment_table(value, origin)
             if isinstance(value, Mapping) and isinstance(content.get(name), dict):
                 content[name] = {**content[name], **value}
             else:
@@ -226,6 +229,18 @@ def _resolve(base: TrainSpec, layers: Sequence[tuple[str, Mapping[str, Any]]]) -
         spec = from_dict(TrainSpec, content, origin=origin)
         content = to_dict(spec)
     return spec
+
+
+def _augment_table(value: Any, origin: str) -> Any:
+    """The fields that a name of AUGMENTS stands for, and those beside it where it is the entry "name" of a table."""
+    table = {"name": value} if isinstance(value, str) else value
+    if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
+        return value
+    try:
+        start = to_dict(named_augment(table["name"]))
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+    return {**start, **{name: entry for name, entry in table.items() if name != "name"}}
 
 
 def _dtype(spec: TrainSpec, device: torch.device) -> torch.dtype:

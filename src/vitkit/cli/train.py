@@ -41,6 +41,10 @@ def train(
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures per step.", min=1)] = None,
     accumulate: Annotated[int | None, typer.Option(help="Compute a step in so many slices. [1]", min=1)] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(help="none, photos, figures, randaugment, trivialaugment or three_augment. [by the pictures]"),
+    ] = None,
     optimizer: Annotated[str | None, typer.Option(help="adamw, adam, sgd, lion or muon. [adamw]")] = None,
     tune: Annotated[str | None, typer.Option(help="What of a checkpoint learns: full, head or lora. [full]")] = None,
     lora_rank: Annotated[int | None, typer.Option("--lora-rank", help="Of LoRA's products. [8]", min=1)] = None,
@@ -76,6 +80,7 @@ def train(
         "batch_size": batch_size,
         "accumulate": accumulate,
         "lr": lr,
+        "augment": augment,
         "optimizer": optimizer,
         "seed": seed,
         "dtype": dtype,

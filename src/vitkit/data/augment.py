@@ -22,9 +22,9 @@ from vitkit.data.erasing import EraseFill, draw_boxes, erase
 from vitkit.data.geometry import Fill, flip_matrix, sample, undo_affine
 from vitkit.data.keys import Draws
 from vitkit.data.policies import PolicyName, apply_policy, draw_policy
-from vitkit.errors import ConfigError, list_faults
+from vitkit.errors import ConfigError, list_faults, nearest
 
-__all__ = ["AUGMENTS", "AugmentSpec", "Augmentation", "Record"]
+__all__ = ["AUGMENTS", "AugmentSpec", "Augmentation", "Record", "named_augment"]
 
 Record: TypeAlias = dict[str, NDArray[np.float64]]
 """What was drawn, each [B, ...]. "matrix": [B, 2, 3], from (x, y) in the result to (x, y) in the picture, in pixels,
@@ -133,6 +133,13 @@ AUGMENTS = {
     ),
 }
 """Name -> strengths: for pictures of the world, for small drawn signs, and the ones of the large recipes."""
+
+
+def named_augment(name: str) -> AugmentSpec:
+    """The entry of AUGMENTS; ConfigError for an unknown name."""
+    if name not in AUGMENTS:
+        raise ConfigError(f"augment {name!r} is unknown{nearest(name, AUGMENTS)}; allowed: {', '.join(AUGMENTS)}")
+    return AUGMENTS[name]
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ class TrainSpec:
     )
     lora: LoraSpec = field(default_factory=LoraSpec, metadata=_help("size and places of LoRA's products"))
     augment: AugmentSpec = field(default_factory=AugmentSpec, metadata=_help("how training pictures vary"))
+    repeats: int = field(default=1, metadata=_help("times a picture comes in a row, each time varied anew"))
     mix: MixSpec = field(default_factory=MixSpec, metadata=_help("MixUp and CutMix"))
     seed: int = field(default=0, metadata=_help("of the initialisation, order, augmentation, dropout"))
     dtype: Literal["auto", "float32", "bfloat16"] = field(
@@ -72,7 +73,14 @@ class TrainSpec:
     def __post_init__(self) -> None:
         """Checks the ranges."""
         faults = []
-        for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("evaluate_every", 0), ("seed", 0)):
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("accumulate", 1),
+            ("repeats", 1),
+            ("evaluate_every", 0),
+            ("seed", 0),
+        ):
             if getattr(self, name) < least:
                 faults.append(f"{name} is {getattr(self, name)}; at least {least}")
         for name in ("lr", "save_every_s"):
