@@ -156,8 +156,8 @@ def test_absent_scikit_learn_is_named_with_its_extra(monkeypatch: pytest.MonkeyP
 
 def test_faults_of_arrays() -> None:
     pixels = np.zeros((3, 4, 4, 1), np.uint8)
-    with pytest.raises(DataError, match=r"picture 1 is array \[4, 4\] float32; give uint8"):
-        read_arrays([pixels[0], np.zeros((4, 4), np.float32)], [0, 1], "ab")  # type: ignore[list-item]
+    with pytest.raises(DataError, match=r"picture 1 is array \[4, 4\] bool; give numbers"):
+        read_arrays([pixels[0], np.zeros((4, 4), bool)], [0, 1], "ab")
     with pytest.raises(DataError, match="3 pictures and 2 labels; label 5 of picture 1 isn't in 0..1"):
         read_arrays(pixels, [0, 5], "ab")
     with pytest.raises(DataError, match="class names repeat: a, a"):

@@ -115,7 +115,7 @@ def test_a_datasets_faults_carry_the_position() -> None:
 
 
 def test_floats_in_between_are_refused(samples: Samples) -> None:
-    with pytest.raises(ConfigError, match="'rescale_first' keeps no uint8 pixels to train on"):
+    with pytest.raises(ConfigError, match="'rescale_first' keeps no whole pixels to train on"):
         make_store(samples, dataclasses.replace(PREPROCESS, order="rescale_first"), training=True)
 
 

@@ -191,8 +191,8 @@ def test_other_channel_counts_take_arrays_of_just_that_count() -> None:
         pixels = noise(7, 6, channels)
         assert np.array_equal(decode(pixels, channels=channels), pixels)
     assert "[H, W, 5]" in refused(encode(Image.new("RGB", (4, 4))), channels=5)
-    assert "holds no pixels of 5 channels" in refused(noise(7, 6, 3), channels=5)
-    assert "holds no pixels of 1, 3 or 4 channels" in refused(noise(3, 224, 224))
+    assert "holds [7, 6, 3], no pixels of 5 channels" in refused(noise(7, 6, 3), channels=5)
+    assert "holds [3, 224, 224], no pixels of 1, 3 or 4 channels" in refused(noise(3, 224, 224))
     for shape in ((4,), (2, 2, 2, 3), (0, 5, 3), (5, 0), (4, 4, 0), (4, 4, 2)):
         refused(np.zeros(shape, np.uint8))
 
@@ -216,7 +216,7 @@ def test_a_header_tells_what_is_stored(tag: int, tmp_path: Path) -> None:
     content = encode(Image.new("CMYK", (5, 9)), "JPEG", exif=exif)
     (tmp_path / "a.png").write_bytes(content)
     header = read_header(tmp_path / "a.png")
-    assert header == read_header(content) == Header("JPEG", "CMYK", 5, 9, tag)
+    assert header == read_header(content) == Header("JPEG", "CMYK", 5, 9, 4, np.dtype(np.uint8), False, tag)
     assert header.turned == (tag == 6)
 
 

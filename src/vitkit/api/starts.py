@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 
-import numpy as np
 import torch
 
 from vitkit.api.load import read_source
+from vitkit.data.depth import find_value_range, probe
 from vitkit.data.samples import Samples
 from vitkit.errors import ConfigError
 from vitkit.image.preprocess import Preprocess
@@ -28,18 +28,23 @@ def start_model(
     revision: str | None,
     image_size: int | tuple[int, int] | None,
     patch_size: int | None,
+    value_range: tuple[float, float] | None,
     samples: Samples,
     num_classes: int,
     spec: TrainSpec,
 ) -> tuple[ImageModel, Preprocess]:
-    """The model to train and its preprocessing: a checkpoint's, of whole pictures, or those of a new small model."""
+    """The model to train and its preprocessing: a checkpoint's, of whole pictures, or those of a new small model.
+
+    Pictures of more than 8 bits are read in `value_range`, else that of the checkpoint, else the one that holds all of
+    `samples`.
+    """
     torch.manual_seed(spec.seed)
     if model is None:
         size, channels = natural_size(samples, image_size)
         small = small_spec(size, in_channels=channels, num_classes=num_classes, patch_size=patch_size)
         module = _build(small, spec.drop_path)
         spread_positions(module)
-        return module, _new_preprocess(size, channels)
+        return module, _in_range(_new_preprocess(size, channels), value_range, samples)
     found = read_source(
         model,
         revision=revision,
@@ -53,12 +58,19 @@ def start_model(
     module = _build(found.model.spec, spec.drop_path)
     module.load_state_dict(found.state)
     freeze(module, spec)
-    return module, _whole(found.card.preprocess)
+    return module, _in_range(_whole(found.card.preprocess), value_range, samples)
 
 
 def _whole(preprocess: Preprocess) -> Preprocess:
     """Without the margin that many checkpoints cut off: what one's own pictures show may reach to the edge."""
     return preprocess if preprocess.resize == "none" else dataclasses.replace(preprocess, resize_size=preprocess.size)
+
+
+def _in_range(preprocess: Preprocess, value_range: tuple[float, float] | None, samples: Samples) -> Preprocess:
+    """With the range of deep pictures: the one given, the one that is there, or the one that `samples` fill."""
+    if value_range is None and preprocess.value_range is None and probe(samples).deep:
+        value_range = find_value_range(samples)
+    return preprocess if value_range is None else dataclasses.replace(preprocess, value_range=value_range)
 
 
 def _build(spec: AnySpec, drop_path: float | None) -> ImageModel:
@@ -68,14 +80,14 @@ def _build(spec: AnySpec, drop_path: float | None) -> ImageModel:
 def natural_size(samples: Samples, image_size: int | tuple[int, int] | None) -> tuple[tuple[int, int], int]:
     """Size and channels for a new model: those of small arrays, else 128x128 RGB; `image_size` has the last word.
 
-    RGBA arrays become RGB, as pictures with alpha do; arrays of other channels keep them.
+    8-bit RGBA arrays become RGB, as pictures with alpha do; arrays of other channels keep them.
     """
-    first = samples.pictures[0]
+    first = probe(samples)
     size, channels = (128, 128), 3
-    if isinstance(first, np.ndarray):
-        channels = 1 if first.ndim == 2 else first.shape[2] if first.shape[2] != 4 else 3
-        if max(first.shape[:2]) <= 96:
-            size = first.shape[0], first.shape[1]
+    if first.is_array:
+        channels = 3 if first.channels == 4 and not first.deep else first.channels
+        if max(first.height, first.width) <= 96:
+            size = first.height, first.width
     if image_size is not None:
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
     return size, channels

@@ -69,6 +69,7 @@ def train(
     revision: str | None = None,
     image_size: int | tuple[int, int] | None = None,
     patch_size: int | None = None,
+    value_range: tuple[float, float] | None = None,
     output: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
     recipe: str | os.PathLike[str] | None = None,
@@ -87,10 +88,11 @@ def train(
 
     `model` is a checkpoint to start from (as `load` takes it); without one a new small model is made. `settings` are
     fields of TrainSpec and go over `recipe` (TOML), which goes over the defaults that fit the start. `output` is the
-    run's folder, runs/<name> unless said; `resume` is one to go on with, under the same settings. The `baseline` comes
-    first, in a minute at most: what the start's features say already; not where evaluate_every is 0, since it reads the
-    held-out pictures. Raises DataError for the pictures, ConfigError for settings (each difference named on a resume),
-    all before the first step.
+    run's folder, runs/<name> unless said; `value_range` is what pictures of more than 8 bits are read in, all that they
+    hold unless said; `resume` is a run to go on with, under the same settings. The `baseline` comes first, in a minute
+    at most: what the start's features say already; not where evaluate_every is 0, since it reads the held-out pictures.
+    Raises DataError for the pictures, ConfigError for settings (each difference named on a resume), all before the
+    first step.
     """
     resumed = None if resume is None else read_run(Path(resume))
     if resumed is not None:  # what isn't said again stays as it was
@@ -100,6 +102,7 @@ def train(
         revision = resumed.revision if revision is None else revision
         image_size = resumed.spec.spec.image_size if image_size is None else image_size
         patch_size = getattr(resumed.spec.spec, "patch_size", None) if patch_size is None else patch_size
+        value_range = resumed.preprocess.value_range if value_range is None else value_range
         val_fraction = resumed.val_fraction if val_fraction is None else val_fraction
         split_seed = resumed.split_seed if split_seed is None else split_seed
     val_fraction = VAL_FRACTION if val_fraction is None else val_fraction
@@ -123,7 +126,9 @@ def train(
         _check_labels_are_read(kind, spec)
         check_tuning(spec, from_checkpoint=model is not None)
     num_classes = len(class_names) if kind.classifies else 0
-    module, preprocess = start_model(model, preset, revision, image_size, patch_size, splits.train, num_classes, spec)
+    module, preprocess = start_model(
+        model, preset, revision, image_size, patch_size, value_range, splits.train, num_classes, spec
+    )
     objective = kind.make(module, spec)
     build_optimizer(module, objective, spec)  # so that its faults come before the pictures are read
     run = RunSpec(

@@ -6,6 +6,7 @@ pictures are stored, not only described, so that an export can be proved where v
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,25 +53,28 @@ class Stage:
         return self.difference <= self.tolerance
 
 
-def pictures(channels: int, sizes: Sequence[tuple[int, int]] = SIZES) -> list[NDArray[np.uint8]]:
+def pictures(
+    channels: int, sizes: Sequence[tuple[int, int]] = SIZES, *, full_scale: int = 255
+) -> list[NDArray[np.uint8 | np.uint16]]:
     """The three pictures, uint8 [H, W, C]: smooth slopes, edges and noise from whole-number arithmetic alone.
 
-    Or up to seven of other `sizes`, (height, width).
+    Or up to seven of other `sizes`, (height, width); uint16 where `full_scale` is 65,535.
     """
-    made = []
+    made: list[NDArray[np.uint8 | np.uint16]] = []
     for number, (height, width) in enumerate(sizes):
         y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(channels), indexing="ij")
         slope = (x * (3 + number) + y * (2 + c)) % 256
         edges = ((x // (5 + c)) + (y // (7 - number))) % 2 * 90
         noise = (x * 7919 + y * 104729 + c * 1299709 + number * 15485863) % 61
-        made.append(((slope + edges + noise) % 256).astype(np.uint8))
+        levels = (slope + edges + noise) % 256
+        made.append(levels.astype(np.uint8) if full_scale == 255 else (levels * 257).astype(np.uint16))
     return made
 
 
 def make(module: nn.Module, preprocess: Preprocess) -> dict[str, Tensor]:
     """The proof of `module` in float32 on the CPU: named tensors, to be kept beside its weights."""
     proof: dict[str, Tensor] = {}
-    shown = pictures(preprocess.channels)
+    shown = pictures(preprocess.channels, _small_sizes(preprocess), full_scale=preprocess.full_scale)
     pixels = torch.from_numpy(np.stack([apply(preprocess, picture) for picture in shown]))
     for number, picture in enumerate(shown):
         proof[f"picture.{number}"] = torch.from_numpy(picture)
@@ -78,6 +82,14 @@ def make(module: nn.Module, preprocess: Preprocess) -> dict[str, Tensor]:
     for name, value in _stages(module, pixels).items():
         proof[f"stage.{name}"] = value
     return proof
+
+
+def _small_sizes(preprocess: Preprocess) -> list[tuple[int, int]]:
+    """SIZES, made smaller where many or deep channels would fill the proof."""
+    pixel_bytes = preprocess.channels * preprocess.pixel_type.itemsize
+    area = sum(height * width for height, width in SIZES)
+    shrink = max(1, math.ceil(math.sqrt(area * pixel_bytes / (LIMIT_BYTES / 2))))
+    return [(max(height // shrink, 1), max(width // shrink, 1)) for height, width in SIZES]
 
 
 def check(module: nn.Module, preprocess: Preprocess, proof: Mapping[str, Tensor]) -> list[Stage]:

@@ -50,6 +50,10 @@ def train(
     lora_rank: Annotated[int | None, typer.Option("--lora-rank", help="Of LoRA's products. [8]", min=1)] = None,
     image_size: options.ImageSize = None,
     patch_size: options.PatchSize = None,
+    value_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option("--value-range", help="LOW HIGH of deep pictures (16 bits, floats). [all they hold]"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of initialisation, order, augmentation, dropout.", min=0)] = None,
     split_seed: Annotated[int | None, typer.Option("--split-seed", help="Of the held-out part.", min=0)] = None,
     val_fraction: Annotated[float | None, typer.Option("--val-fraction", help="Held-out part. [0.2]")] = None,
@@ -97,6 +101,7 @@ def train(
             revision=revision,
             image_size=image_size,
             patch_size=patch_size,
+            value_range=value_range,
             output=output,
             resume=resume,
             recipe=recipe,

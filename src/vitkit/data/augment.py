@@ -201,14 +201,14 @@ class Augmentation:
         return record
 
     def apply(self, record: Record, pictures: Tensor) -> Tensor:
-        """Turns uint8 [B, H, W, C] of size `held` into float32 [B, C, h, w] in 0..1, as `record` says.
+        """Turns uint8 or uint16 [B, H, W, C] of size `held` into float32 [B, C, h, w] in 0..1, as `record` says.
 
         What is erased is erased later, by `finish`.
         """
-        spec = self.spec
+        spec, full_scale = self.spec, torch.iinfo(pictures.dtype).max
         if spec.moves:
             # Keeping the channels last spares a copy: grid_sample reads any strides.
-            result = sample(pictures.float().permute(0, 3, 1, 2), record["matrix"], self.size, spec.fill, 255)
+            result = sample(pictures.float().permute(0, 3, 1, 2), record["matrix"], self.size, spec.fill, full_scale)
         else:
             top, left = _centre(self.held, self.size)
             cut = pictures[:, top : top + self.size[0], left : left + self.size[1]].permute(0, 3, 1, 2)
@@ -216,7 +216,7 @@ class Augmentation:
             if spec.flip:
                 flipped = torch.from_numpy(record["flip"] > 0).to(result.device)
                 result = torch.where(flipped[:, None, None, None], result.flip(3), result)
-        result = result.div_(255)
+        result = result.div_(full_scale)
         if spec.policy != "none":
             result = apply_policy(record, result, spec.fill)
         if spec.blur and len(at := np.flatnonzero(record["blur"])):

@@ -20,7 +20,7 @@ from vitkit.data.slices import Slices
 from vitkit.data.store import Store
 from vitkit.data.workers import Workers
 from vitkit.errors import ConfigError, DataError, list_faults
-from vitkit.image.decode import Pixels
+from vitkit.image.decode import Decoded
 from vitkit.image.preprocess import Preprocess
 
 __all__ = ["Loader"]
@@ -156,7 +156,7 @@ class Loader:
                     rows = np.zeros(1, np.int64)
                 yield step, whole[rows], Part(torch.from_numpy(rows).to(self._device), len(whole), share)
 
-    def _read(self, asked: Iterator[NDArray[np.int64]]) -> Iterator[Pixels]:
+    def _read(self, asked: Iterator[NDArray[np.int64]]) -> Iterator[Decoded]:
         if not self._count:
             return map(self._store.take, asked)
         if self._workers is None or not self._workers.alive:
@@ -178,7 +178,7 @@ class Loader:
             self._order = (epoch, order)
         return order
 
-    def _assemble(self, step: int, keys: NDArray[np.int64], pixels: Pixels, part: Part | None) -> Batch:
+    def _assemble(self, step: int, keys: NDArray[np.int64], pixels: Decoded, part: Part | None) -> Batch:
         pictures = torch.from_numpy(pixels).to(self._device)
         epoch, indices = step // self.steps_per_epoch, keys % len(self)
         records = [(view, view.draw(self._seed, epoch, keys)) for view in self._views]

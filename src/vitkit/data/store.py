@@ -1,4 +1,4 @@
-"""Pictures as uint8 of one size: decoded once into memory, or each time they are asked for. No torch in here."""
+"""Pictures of one size, decoded once into memory, or each time they are asked for. No torch in here."""
 
 from __future__ import annotations
 
@@ -6,20 +6,31 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitkit.data.samples import Samples
 from vitkit.errors import ConfigError, DataError, ImageError, list_faults
-from vitkit.image.decode import Pixels, decode
+from vitkit.image.decode import Decoded, decode
 from vitkit.image.preprocess import Preprocess, fit
 
-__all__ = ["MemoryStore", "Progress", "Store", "StreamStore", "make_store", "memory_limit", "stored_size"]
+__all__ = [
+    "MemoryStore",
+    "Progress",
+    "Store",
+    "StreamStore",
+    "make_store",
+    "map_threads",
+    "memory_limit",
+    "stored_size",
+]
 
 Progress = Callable[[int, int], None]
 """Called now and then with the pictures done and those in all."""
+
+Result = TypeVar("Result")
 
 CHUNK = 32
 """Pictures a thread reads in one go."""
@@ -38,15 +49,15 @@ class Store(Protocol):
 
     def __len__(self) -> int: ...
 
-    def take(self, indices: NDArray[np.int64]) -> Pixels:
-        """Returns uint8 [B, H, W, C] for positions [B]."""
+    def take(self, indices: NDArray[np.int64]) -> Decoded:
+        """Returns uint8 or uint16 [B, H, W, C] for positions [B]."""
 
 
 @dataclass(frozen=True, eq=False)
 class MemoryStore:
     """Pictures in one array."""
 
-    pixels: Pixels
+    pixels: Decoded
     """[n, H, W, C]"""
     in_memory = True
 
@@ -59,8 +70,8 @@ class MemoryStore:
         """n."""
         return len(self.pixels)
 
-    def take(self, indices: NDArray[np.int64]) -> Pixels:
-        """Returns uint8 [B, H, W, C] for positions [B]."""
+    def take(self, indices: NDArray[np.int64]) -> Decoded:
+        """Returns uint8 or uint16 [B, H, W, C] for positions [B]."""
         return self.pixels[indices]
 
 
@@ -70,6 +81,8 @@ class StreamStore:
 
     samples: Samples
     preprocess: Preprocess
+    shrink: bool = False
+    """Whether JPEGs at least twice as large are decoded smaller: fast, and near but not equal to `fit` of the whole."""
     in_memory = False
 
     @property
@@ -81,12 +94,12 @@ class StreamStore:
         """n."""
         return len(self.samples)
 
-    def take(self, indices: NDArray[np.int64]) -> Pixels:
-        """Returns uint8 [B, H, W, C] for positions [B]; raises ImageError that names the picture."""
+    def take(self, indices: NDArray[np.int64]) -> Decoded:
+        """Returns uint8 or uint16 [B, H, W, C] for positions [B]; raises ImageError that names the picture."""
         return np.stack([self.read(int(at)) for at in indices])
 
-    def read(self, at: int) -> Pixels:
-        """Picture `at`, uint8 [H, W, C]; raises ImageError that names it."""
+    def read(self, at: int) -> Decoded:
+        """Picture `at`, uint8 or uint16 [H, W, C]; raises ImageError that names it."""
         try:
             picture = self.samples.pictures[at]
         except Exception as error:  # a user's Dataset raises what it likes
@@ -94,8 +107,16 @@ class StreamStore:
             raise ImageError(
                 f"{self.samples.describe(at)} can't be fetched ({type(error).__name__}: {said})"
             ) from error
+        wanted = self.preprocess
         try:
-            return fit(self.preprocess, decode(picture, channels=self.preprocess.channels, allow_urls=False))
+            pixels = decode(
+                picture,
+                channels=wanted.channels,
+                value_range=wanted.value_range,
+                shrink_to=max(wanted.resize_size or wanted.size) if self.shrink and wanted.resize != "none" else None,
+                allow_urls=False,
+            )
+            return fit(wanted, pixels)
         except ImageError as error:
             name = self.samples.describe(at)
             raise ImageError(str(error) if name in str(error) else f"{name}: {error}") from error
@@ -129,23 +150,24 @@ def make_store(
 ) -> Store:
     """Decodes every picture once: into memory where they fit into `memory_limit_bytes`, else only to see that it can.
 
-    For training a picture is fitted as for evaluation up to before its centre crop (`stored_size`), otherwise it is
-    the evaluation's own `fit`. None for the limit stands for `memory_limit()`. `check=False` leaves the pass over
-    streamed pictures out, where it was made before.
+    For training a picture is fitted as for evaluation up to before its centre crop (`stored_size`), and a JPEG twice as
+    large or larger is decoded at a half, quarter or eighth; otherwise it is the evaluation's own `fit`. None for the
+    limit stands for `memory_limit()`. `check=False` leaves the pass over streamed pictures out, where it was made
+    before.
 
     Raises DataError that names the pictures that can't be read, ConfigError for order "rescale_first".
     """
     if preprocess.order != "resize_first":
         raise ConfigError(
-            "order 'rescale_first' keeps no uint8 pixels to train on; train with order 'resize_first', and save that"
+            "order 'rescale_first' keeps no whole pixels to train on; train with order 'resize_first', and save that"
         )
     if training:
         preprocess = replace(preprocess, size=stored_size(preprocess))
-    stream = StreamStore(samples, preprocess)
+    stream = StreamStore(samples, preprocess, shrink=training)
     shape = (len(samples), *preprocess.size, preprocess.channels)
     limit = memory_limit() if memory_limit_bytes is None else memory_limit_bytes
-    if np.prod(shape, dtype=object) <= limit:
-        pixels = np.empty(shape, np.uint8)
+    if np.prod(shape, dtype=object) * preprocess.pixel_type.itemsize <= limit:
+        pixels: Decoded = np.empty(shape, preprocess.pixel_type)
         _read_all(stream, pixels, on_progress)
         return MemoryStore(pixels)
     if check:
@@ -153,7 +175,7 @@ def make_store(
     return stream
 
 
-def _read_all(stream: StreamStore, pixels: Pixels | None, on_progress: Progress | None) -> None:
+def _read_all(stream: StreamStore, pixels: Decoded | None, on_progress: Progress | None) -> None:
     """Reads every picture, into `pixels` if given; raises DataError that names all those that can't be read."""
 
     def read(start: int) -> list[str]:
@@ -168,7 +190,8 @@ def _read_all(stream: StreamStore, pixels: Pixels | None, on_progress: Progress 
         return faults
 
     faults: list[str] = []
-    for done, found in enumerate(_map(read, range(0, len(stream), CHUNK), 1 if stream.samples.lazy else None), start=1):
+    chunks = map_threads(read, range(0, len(stream), CHUNK), 1 if stream.samples.lazy else None)
+    for done, found in enumerate(chunks, start=1):
         faults += found
         if on_progress is not None:
             on_progress(min(done * CHUNK, len(stream)), len(stream))
@@ -179,10 +202,10 @@ def _read_all(stream: StreamStore, pixels: Pixels | None, on_progress: Progress 
         )
 
 
-def _map(read: Callable[[int], list[str]], starts: range, threads: int | None) -> Iterator[list[str]]:
+def map_threads(read: Callable[[int], Result], places: range, threads: int | None) -> Iterator[Result]:
     """In order, by threads: Pillow decodes and resizes without the interpreter's lock."""
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         try:
-            yield from pool.map(read, starts)
+            yield from pool.map(read, places)
         finally:
             pool.shutdown(cancel_futures=True)  # Ctrl-C shouldn't wait for the rest

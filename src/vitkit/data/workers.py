@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from vitkit.data.store import Store
 from vitkit.errors import ImageError
-from vitkit.image.decode import Pixels
+from vitkit.image.decode import Decoded
 
 __all__ = ["Workers"]
 
@@ -43,7 +43,7 @@ class Workers:
             self._pipes.append(ours)
             self._processes.append(process)
 
-    def take(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[Pixels]:
+    def take(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[Decoded]:
         """Yields `store.take(indices)` for each of `batches`, in order; raises ImageError that names the picture.
 
         Left before its end, it closes the workers.
@@ -87,7 +87,7 @@ class Workers:
             with contextlib.suppress(OSError):  # it has died: `_receive` will find that out in its turn
                 pipe.send(indices)
 
-    def _receive(self, worker: int, indices: NDArray[np.int64]) -> Pixels:
+    def _receive(self, worker: int, indices: NDArray[np.int64]) -> Decoded:
         pipe = self._pipes[worker]
         if pipe is None:
             return self._store.take(indices)
@@ -99,7 +99,7 @@ class Workers:
             return self._store.take(indices)
         if isinstance(answer, ImageError):
             raise answer
-        pixels: Pixels = answer
+        pixels: Decoded = answer
         return pixels
 
 
@@ -110,7 +110,7 @@ def _serve(store: Store, pipe: Connection) -> None:
         while True:
             indices = pipe.recv()
             try:
-                answer: Pixels | ImageError = store.take(indices)
+                answer: Decoded | ImageError = store.take(indices)
             except ImageError as error:
                 answer = error
             pipe.send(answer)

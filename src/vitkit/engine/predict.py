@@ -22,7 +22,7 @@ from vitkit.engine.protocol import Engine
 from vitkit.errors import ConfigError, EngineError, ImageError
 from vitkit.explain.explanation import Explanation, explain_picture
 from vitkit.explain.reconstruction import ReconstructedPicture, reconstruct_picture
-from vitkit.image.decode import Picture, decode, describe
+from vitkit.image.decode import Decoded, Picture, decode, describe
 from vitkit.image.listing import list_pictures
 from vitkit.image.preprocess import Preprocess, apply, fit
 from vitkit.model.base import ImageModel
@@ -144,7 +144,7 @@ class Predictor:
 
     def preprocess(self, picture: Picture) -> Tensor:
         """A picture as the module takes it: float32 [C, H, W], normalised. For one's own Dataset or loop."""
-        return torch.from_numpy(apply(self._preprocess, decode(picture, channels=self._preprocess.channels)))
+        return torch.from_numpy(apply(self._preprocess, self._decode(picture, True)))
 
     def explain(self, picture: Picture, *, target: int | str | None = None, method: str = "auto") -> Explanation:
         """Which patches the answer rests on: `.map`, `.caption`, `.overlay()`, `.save("why.png")`.
@@ -206,11 +206,15 @@ class Predictor:
             raise ConfigError(f"top is {top}; at least 1")
 
     def _pixels(self, picture: Picture, allow_urls: bool) -> NDArray[Any]:
-        rgb = decode(picture, channels=self._preprocess.channels, allow_urls=allow_urls)
+        rgb = self._decode(picture, allow_urls)
         try:
-            return fit(self._preprocess, rgb) if self.engine.input.dtype == "uint8" else apply(self._preprocess, rgb)
+            return apply(self._preprocess, rgb) if self.engine.input.dtype == "float32" else fit(self._preprocess, rgb)
         except ImageError as error:
             raise ImageError(f"{describe(picture)}: {error}") from None
+
+    def _decode(self, picture: Picture, allow_urls: bool) -> Decoded:
+        wanted = self._preprocess
+        return decode(picture, channels=wanted.channels, value_range=wanted.value_range, allow_urls=allow_urls)
 
     def _run(self, waiting: list[tuple[str, NDArray[Any] | ImageError]]) -> Iterator[Answer]:
         batch = [pixels for _, pixels in waiting if not isinstance(pixels, ImageError)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,9 @@ Outputs = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The array an engine takes: normalisation is the engine's for uint8, done already for float32."""
+    """The array an engine takes: normalisation is the engine's for whole numbers, done already for float32."""
 
-    dtype: Literal["uint8", "float32"]
+    dtype: Literal["uint8", "uint16", "float32"]
     layout: Literal["NHWC", "NCHW"]
     channels: int
     size: tuple[int, int]
@@ -34,7 +34,7 @@ class Engine(Protocol):
     """Engine, precision and device: named in every result."""
     input: InputSpec
 
-    def run(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> Outputs:
+    def run(self, pixels: NDArray[Any]) -> Outputs:
         """Outputs of a batch that is as `input` says."""
 
     def with_module(self, module: ImageModel) -> Self:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ __all__ = ["TorchEngine"]
 
 
 class TorchEngine:
-    """Runs `module`, which it moves to `device` and `dtype`, on uint8 crops [B, H, W, C]; normalisation happens inside.
+    """Runs `module`, which it moves to `device` and `dtype`, on uint8 or uint16 crops [B, H, W, C], normalised inside.
 
     Preprocessing that resizes in floating point ("rescale_first") hands over float32 [B, C, H, W], already normalised.
     """
@@ -25,10 +27,11 @@ class TorchEngine:
         self.preprocess = preprocess
         self.device = device
         self.name = f"torch {str(dtype).removeprefix('torch.')} on {device}"
-        uint8 = preprocess.order == "resize_first"
+        whole: Literal["uint8", "uint16"] = "uint8" if preprocess.value_range is None else "uint16"
+        resizes_first = preprocess.order == "resize_first"
         self.input = InputSpec(
-            dtype="uint8" if uint8 else "float32",
-            layout="NHWC" if uint8 else "NCHW",
+            dtype=whole if resizes_first else "float32",
+            layout="NHWC" if resizes_first else "NCHW",
             channels=preprocess.channels,
             size=preprocess.size,
         )
@@ -40,7 +43,7 @@ class TorchEngine:
         """The same device and dtype for another module that takes the same pixels."""
         return TorchEngine(module, self.preprocess, device=self.device, dtype=self._dtype)
 
-    def run(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> Outputs:
+    def run(self, pixels: NDArray[Any]) -> Outputs:
         """Outputs of one batch: "logits" [B, K] (absent without a head) and "embedding" [B, D], float32.
 
         Raises EngineError where the model answers with something that isn't a number, and where memory runs out.
@@ -59,12 +62,14 @@ class TorchEngine:
                 raise EngineError(f"{self.name}: the {name} holds values that aren't finite; damaged weights, or dtype")
         return outputs
 
-    def _outputs(self, pixels: NDArray[np.uint8] | NDArray[np.float32]) -> Outputs:
+    def _outputs(self, pixels: NDArray[Any]) -> Outputs:
         with torch.inference_mode():
             batch = torch.from_numpy(pixels).to(self.device)
-            if self.input.dtype == "uint8":
+            if self.input.dtype != "float32":
                 # As image.preprocess.normalize, to the bit: float32, divided, in this order.
-                batch = ((batch.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._std).contiguous()
+                batch = (
+                    (batch.permute(0, 3, 1, 2).float() / self.preprocess.full_scale - self._mean) / self._std
+                ).contiguous()
             embedding = self.module.embed(batch.to(self._dtype))
             outputs = {"embedding": embedding.float().cpu().numpy()}
             if self.module.spec.num_classes:

@@ -23,7 +23,7 @@ from vitkit.errors import ConfigError
 from vitkit.evaluation.causes import cause
 from vitkit.evaluation.sides import Side
 from vitkit.evaluation.stages import AFTER, count_blocks, idle_stages, stage_names, walk
-from vitkit.image.decode import Picture, Pixels
+from vitkit.image.decode import Picture
 from vitkit.image.preprocess import Preprocess
 
 __all__ = ["Compared", "Difference", "compare", "generated"]
@@ -143,10 +143,14 @@ def compare(a: Side, b: Side, pictures: Iterable[Picture] = (), *, rtol: float |
     return comparison.result()
 
 
-def generated(preprocess: Preprocess | None) -> list[Pixels]:
+def generated(preprocess: Preprocess | None) -> Sequence[NDArray[Any]]:
     """The pictures of a checkpoint's proof, which most models enlarge, and one that is made smaller."""
     channels, (height, width) = (3, (224, 224)) if preprocess is None else (preprocess.channels, preprocess.size)
-    return proof.pictures(channels, (*proof.SIZES, (3 * height - 1, 2 * width + 1)))
+    made = proof.pictures(channels, (*proof.SIZES, (3 * height - 1, 2 * width + 1)))
+    if preprocess is None or preprocess.value_range is None:
+        return made
+    low, high = preprocess.value_range
+    return [low + (high - low) / 255 * picture.astype(np.float64) for picture in made]
 
 
 class _Comparison:

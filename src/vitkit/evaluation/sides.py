@@ -20,7 +20,7 @@ from vitkit.checkpoint.hub import parse
 from vitkit.checkpoint.presets import find_preset
 from vitkit.errors import CheckpointError, ConfigError, EngineError, list_faults
 from vitkit.evaluation.stages import Anatomy, anatomy_of
-from vitkit.image.decode import Picture, Pixels, decode
+from vitkit.image.decode import Decoded, Picture, decode
 from vitkit.image.fetch import is_url
 from vitkit.image.preprocess import Preprocess, apply, fit
 from vitkit.image.sources import from_timm, from_transformers
@@ -39,13 +39,13 @@ class Preparing(Protocol):
     def preprocess(self) -> Preprocess | None:
         """The same in our words, where we have them."""
 
-    def open(self, picture: Picture) -> Pixels:
+    def open(self, picture: Picture) -> Decoded:
         """Decoded, uint8 [H, W, C]."""
 
-    def fit(self, rgb: Pixels) -> Pixels | None:
+    def fit(self, rgb: Decoded) -> Decoded | None:
         """Resized and cropped, uint8 [h, w, C]; None where floats are resized."""
 
-    def apply(self, rgb: Pixels) -> NDArray[np.float32]:
+    def apply(self, rgb: Decoded) -> NDArray[np.float32]:
         """Resized, cropped and normalised, float32 [C, h, w]."""
 
 
@@ -76,15 +76,15 @@ class Ours:
 
     preprocess: Preprocess
 
-    def open(self, picture: Picture) -> Pixels:
-        """Decoded, uint8 [H, W, C]."""
-        return decode(picture, channels=self.preprocess.channels)
+    def open(self, picture: Picture) -> Decoded:
+        """Decoded, uint8 [H, W, C], or uint16 of deep pictures."""
+        return decode(picture, channels=self.preprocess.channels, value_range=self.preprocess.value_range)
 
-    def fit(self, rgb: Pixels) -> Pixels | None:
+    def fit(self, rgb: Decoded) -> Decoded | None:
         """Resized and cropped, uint8 [h, w, C]; None where floats are resized."""
         return fit(self.preprocess, rgb) if self.preprocess.order == "resize_first" else None
 
-    def apply(self, rgb: Pixels) -> NDArray[np.float32]:
+    def apply(self, rgb: Decoded) -> NDArray[np.float32]:
         """Resized, cropped and normalised, float32 [C, h, w]."""
         return apply(self.preprocess, rgb)
 
@@ -97,7 +97,7 @@ class OfTimm:
         self.preprocess = preprocess
         self.channels = channels
 
-    def open(self, picture: Picture) -> Pixels:
+    def open(self, picture: Picture) -> Decoded:
         """Decoded, uint8 [H, W, C], not turned as EXIF says."""
         decoded, path = decode(picture, channels=self.channels), _path(picture)  # with our checks and errors
         if path is None:
@@ -106,7 +106,7 @@ class OfTimm:
             pixels = np.asarray(image.convert("RGB" if self.channels == 3 else "L"))
         return pixels.reshape(*pixels.shape[:2], self.channels)
 
-    def fit(self, rgb: Pixels) -> Pixels | None:
+    def fit(self, rgb: Decoded) -> Decoded | None:
         """Resized and cropped, uint8 [h, w, C]."""
         image: Any = _image(rgb)
         for step in self.transform.transforms:
@@ -117,7 +117,7 @@ class OfTimm:
         pixels = np.asarray(image)
         return pixels.reshape(*pixels.shape[:2], self.channels)
 
-    def apply(self, rgb: Pixels) -> NDArray[np.float32]:
+    def apply(self, rgb: Decoded) -> NDArray[np.float32]:
         """Resized, cropped and normalised, float32 [C, h, w]."""
         return np.asarray(self.transform(_image(rgb)), np.float32)
 
@@ -129,7 +129,7 @@ class OfTransformers:
         self.processor = processor
         self.preprocess = preprocess
 
-    def open(self, picture: Picture) -> Pixels:
+    def open(self, picture: Picture) -> Decoded:
         """Decoded, uint8 [H, W, 3]."""
         decoded, path = decode(picture), _path(picture)  # with our checks and errors
         if path is None:
@@ -138,15 +138,15 @@ class OfTransformers:
 
         return np.asarray(load_image(path))
 
-    def fit(self, rgb: Pixels) -> Pixels | None:
+    def fit(self, rgb: Decoded) -> Decoded | None:
         """Resized and cropped, uint8 [h, w, 3]; None where the processor resizes floats."""
         if not type(self.processor).__name__.endswith("Pil"):
             return None
         raw = self.processor(_image(rgb), do_rescale=False, do_normalize=False, return_tensors="np")
-        fitted: Pixels = np.moveaxis(raw["pixel_values"][0], 0, -1).astype(np.uint8)
+        fitted: Decoded = np.moveaxis(raw["pixel_values"][0], 0, -1).astype(np.uint8)
         return fitted
 
-    def apply(self, rgb: Pixels) -> NDArray[np.float32]:
+    def apply(self, rgb: Decoded) -> NDArray[np.float32]:
         """Resized, cropped and normalised, float32 [3, h, w]."""
         return np.asarray(self.processor(_image(rgb), return_tensors="pt")["pixel_values"][0], np.float32)
 
@@ -232,5 +232,5 @@ def _path(picture: object) -> str | None:
     return None if path is None or is_url(path) else path
 
 
-def _image(rgb: Pixels) -> Image.Image:
+def _image(rgb: Decoded) -> Image.Image:
     return Image.fromarray(rgb[..., 0] if rgb.shape[2] == 1 else rgb)

@@ -134,7 +134,7 @@ def explain_pixels(
 def read_pixels(card: Card, picture: Picture, *, allow_urls: bool = True) -> Tensor:
     """One picture as the model takes it, normalised: float32 [1, C, H, W]. ImageError for one that can't be used."""
     preprocess = preprocess_of(card)
-    rgb = decode(picture, channels=preprocess.channels, allow_urls=allow_urls)
+    rgb = decode(picture, channels=preprocess.channels, value_range=preprocess.value_range, allow_urls=allow_urls)
     try:
         return torch.from_numpy(apply(preprocess, rgb))[None]
     except ImageError as error:
@@ -163,7 +163,7 @@ def find_class(text: str, class_names: Sequence[str] | None, num_classes: int) -
 
 
 def restore(preprocess: Preprocess, pixels: Tensor) -> Pixels:
-    """Normalised pixels [C, H, W] as uint8 [H, W, C]: those they came from, or rounded for order "rescale_first"."""
+    """Normalised pixels [C, H, W] as uint8 [H, W, C]: those they came from, rounded where these were deeper."""
     mean, std = (
         torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (preprocess.mean, preprocess.std)
     )

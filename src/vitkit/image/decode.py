@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import os
-import re
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, Any, Protocol, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageFile,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image
 
-from vitkit.errors import ConfigError, ImageError
-from vitkit.image.fetch import fetch, is_url
+from vitkit.errors import ImageError
+from vitkit.image.deep import DEEP_COLOUR, open_low_bytes, quantize
+from vitkit.image.limits import DEFAULT_LIMITS, Limits, check_size
+from vitkit.image.opened import FORMATS, Held, Picture, broken, describe, is_picture, opened
 
 __all__ = [
     "DEFAULT_LIMITS",
     "FORMATS",
+    "Decoded",
     "Header",
     "Limits",
     "Picture",
@@ -38,76 +28,14 @@ __all__ = [
     "describe",
     "is_picture",
     "read_header",
+    "samples_of",
 ]
 
 logger = logging.getLogger("vitkit")
 
-
-class TensorLike(Protocol):
-    """What a torch tensor answers to; recognised by these names, so that no torch is needed here."""
-
-    dtype: Any
-    shape: Any
-
-    def detach(self) -> Any: ...
-    def cpu(self) -> Any: ...
-    def numpy(self) -> NDArray[Any]: ...
-
-
-Picture: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | TensorLike
 Pixels: TypeAlias = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How large a picture may be; a compressed file says its size before it is decoded, and is believed only so far."""
-
-    max_pixels: int = 178_956_970  # where Pillow itself sees a decompression bomb (2^29 bytes at 3 bytes a pixel)
-    max_side: int = 65_535  # JPEG's largest
-    max_bytes: int = 2**26  # of a download; a 50-megapixel camera's JPEG has about 30 MB
-    timeout_s: float = 20.0  # of a whole download
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not value > 0:
-                raise ConfigError(f"{name} is {value!r}; it must be larger than 0")
-
-
-DEFAULT_LIMITS = Limits()
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a picture file says of itself before it is decoded."""
-
-    format: str
-    """One of FORMATS."""
-    mode: str
-    """Pillow's word for its samples: RGB, L, CMYK, I;16, ..."""
-    width: int
-    """In pixels as they are stored, before any turn."""
-    height: int
-    orientation: int
-    """EXIF's 1..8, the turn that makes it upright; other values say nothing."""
-
-    @property
-    def turned(self) -> bool:
-        """Whether its pixels are stored otherwise than it is to be seen."""
-        return self.orientation in _TURNS
-
-
-# By content, never by name. Naming the reader instead of Pillow's `open` keeps every other format out and leaves the
-# size to us: `open` warns or raises by a global of the process (Image.MAX_IMAGE_PIXELS), and warnings can't be
-# silenced safely while other threads run. The reader of JPEG takes the first picture of a phone's MPO.
-_READERS: dict[str, tuple[re.Pattern[bytes], Callable[[IO[bytes], str], ImageFile.ImageFile]]] = {
-    "JPEG": (re.compile(rb"\xff\xd8\xff"), JpegImagePlugin.JpegImageFile),
-    "PNG": (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImagePlugin.PngImageFile),
-    "WebP": (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImagePlugin.WebPImageFile),
-    "BMP": (re.compile(rb"BM"), BmpImagePlugin.BmpImageFile),
-    "TIFF": (re.compile(rb"II[*+]\0|MM\0[*+]"), TiffImagePlugin.TiffImageFile),
-    "GIF": (re.compile(rb"GIF8[79]a"), GifImagePlugin.GifImageFile),
-}
-FORMATS: tuple[str, ...] = tuple(_READERS)
+Decoded: TypeAlias = NDArray[np.uint8 | np.uint16]
+"""uint8, 0..255; or uint16, 0..65535, of a model with a value range."""
 
 _ORIENTATION = 0x0112  # EXIF tag; https://www.cipa.jp/std/documents/e/DC-008-2012_E.pdf, 4.6.4 A
 _TURNS = {
@@ -120,9 +48,19 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_DEEP_MODES = {"I;16": "u2", "I;16L": "u2", "I;16B": "u2", "I;16N": "u2", "I": "i4", "F": "f4"}
+"""Pillow's modes of one channel and more than 8 bits, to NumPy's types."""
 
 
-def decode(picture: Picture, *, channels: int = 3, limits: Limits = DEFAULT_LIMITS, allow_urls: bool = True) -> Pixels:
+def decode(
+    picture: Picture,
+    *,
+    channels: int = 3,
+    value_range: tuple[float, float] | None = None,
+    shrink_to: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    allow_urls: bool = True,
+) -> Decoded:
     """Returns the picture as uint8 [H, W, channels], 0..255; it may share memory with an array that was given.
 
     Paths, http(s) URLs, bytes and PIL images become RGB for `channels=3` and grey for `channels=1` (Pillow's "L" of
@@ -131,141 +69,145 @@ def decode(picture: Picture, *, channels: int = 3, limits: Limits = DEFAULT_LIMI
     for 16-bit colour; its plain conversion of 16-bit grey saturates to white). An animation gives its first frame.
 
     Arrays are [H, W, C] or grey [H, W], tensors [C, H, W] or grey [H, W], of uint8, or uint16 whose high byte is
-    kept. C is `channels`, taken as it is, or 1, 3 or 4 (RGBA) where `channels` is 1 or 3.
+    kept. C is `channels`, taken as it is, or 1, 3 or 4 (RGBA) where `channels` is 1 or 3. So are .npy files, .npz files
+    of one array and TIFFs of more than four channels.
+
+    With `value_range`, (low, high), the result is uint16 and nothing is cut to 8 bits: samples of 16 bits or more,
+    whole numbers or floats, are placed in the range (`deep.quantize`), and 8-bit pictures are refused.
+
+    `shrink_to` lets a JPEG be decoded at a half, a quarter or an eighth, as long as its sides keep so many pixels:
+    several times as fast, and near but not equal to the whole picture made smaller.
 
     Raises ImageError, in one line that names the picture: nothing there, not one of FORMATS, beyond `limits` (known
-    from the header, before decoding), truncated or broken, an array of another type or shape.
+    from the header, before decoding), truncated or broken, an array of another type or shape. ConfigError where a TIFF
+    takes tifffile and it isn't installed.
     """
     name = describe(picture)
-    if isinstance(picture, np.ndarray):
-        return _from_array(picture, name, channels)
-    if not isinstance(picture, str | os.PathLike | bytes | Image.Image):
-        return _from_array(_from_tensor(picture, name), name, channels)
-    if channels not in (1, 3):
-        raise ImageError(
-            f"{name}: {channels} channels can't come from a picture of colours; give a uint8 array [H, W, {channels}]"
-        )
-    if isinstance(picture, Image.Image):
-        return _decode_image(picture, name, channels, limits)
-    if isinstance(picture, str) and is_url(picture):
-        if not allow_urls:
-            raise ImageError(f"{name}: URLs aren't fetched here; give a file or its bytes")
-        body = fetch(picture, limit_bytes=limits.max_bytes, timeout_s=limits.timeout_s)
-        return _decode_file(io.BytesIO(body), name, channels, limits)
-    if isinstance(picture, str | os.PathLike):
-        with _open(picture, name) as file:
-            return _decode_file(file, name, channels, limits)
-    return _decode_file(io.BytesIO(picture), name, channels, limits)
+
+    def convert(held: Held, file: IO[bytes] | None) -> Decoded:
+        if value_range is not None:
+            return quantize(_samples(held, file, name, limits), value_range, channels, name)
+        if _is_deep(held, file):
+            logger.info("%s: deeper than the 8 bits that the model reads; the high bytes are kept", name)
+        if isinstance(held, np.ndarray):
+            return _from_array(held, name, channels)
+        if channels not in (1, 3):
+            raise ImageError(
+                f"{name}: {channels} channels can't come from a picture of colours; give a uint8 array "
+                f"[H, W, {channels}]"
+            )
+        if shrink_to is not None and file is not None:
+            held.draft(None, (shrink_to, shrink_to))  # only JPEG's reader does something
+        return _to_array(_upright(held, name, limits, _to_rgb), channels)
+
+    return opened(picture, name, convert, limits, allow_urls, deep=value_range is not None)
 
 
-def describe(picture: Picture) -> str:
-    """The picture's short name for errors and results, on one line: its path or URL, or its kind and size."""
-    if isinstance(picture, str | os.PathLike):
-        return _printable(os.fsdecode(picture))
-    if isinstance(picture, bytes):
-        return f"bytes of {len(picture):,}"
-    if isinstance(picture, Image.Image):
-        filename = getattr(picture, "filename", "")
-        return _printable(os.fsdecode(filename)) if filename else f"PIL image {_size(picture.size)} {picture.mode}"
-    if isinstance(picture, np.ndarray):
-        return f"array {list(picture.shape)} {picture.dtype}"
-    if _is_tensor(picture):
-        return f"tensor {list(picture.shape)} {str(picture.dtype).removeprefix('torch.')}"
-    return _printable(f"{type(picture).__name__} {picture!r}"[:80])
+@dataclass(frozen=True)
+class Header:
+    """What a picture says of itself before it is decoded."""
+
+    format: str
+    """One of FORMATS; empty for a picture in memory."""
+    mode: str
+    """Pillow's word for its samples: RGB, L, CMYK, I;16, ...; of arrays the NumPy type."""
+    width: int
+    """In pixels as they are stored, before any turn."""
+    height: int
+    channels: int
+    dtype: np.dtype[Any]
+    is_array: bool
+    """Samples of channels of its own, not 8-bit colours that Pillow knows."""
+    orientation: int = 1
+    """EXIF's 1..8, the turn that makes it upright; other values say nothing."""
+
+    @property
+    def turned(self) -> bool:
+        """Whether its pixels are stored otherwise than it is to be seen."""
+        return self.orientation in _TURNS
+
+    @property
+    def deep(self) -> bool:
+        """Whether it holds more than 8 bits can."""
+        return self.dtype.itemsize > 1
 
 
-def _printable(text: str) -> str:
-    """Names with line breaks or undecodable bytes are quoted, so that errors stay one line and can be printed."""
-    return text if text.isprintable() else repr(text)
+def read_header(picture: Picture) -> Header:
+    """What `picture`, no URL, says of itself, mostly without decoding it; raises ImageError where it isn't one."""
+    return opened(picture, describe(picture), _header, DEFAULT_LIMITS, False, deep=True)
 
 
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
-
-
-def _is_tensor(value: object) -> bool:
-    return all(hasattr(value, name) for name in ("detach", "cpu", "numpy", "dtype", "shape"))
-
-
-def _open(path: str | os.PathLike[str], name: str) -> IO[bytes]:
-    try:
-        kind = os.stat(path).st_mode
-        if stat.S_ISDIR(kind):
-            raise ImageError(f"{name} is a folder; name a picture in it")
-        if not stat.S_ISREG(kind):  # a named pipe would wait for ever
-            raise ImageError(f"{name} isn't an ordinary file; give a picture file or its bytes")
-        return open(path, "rb")
-    except (FileNotFoundError, NotADirectoryError):
-        raise ImageError(f"{name} doesn't exist; check the path") from None
-    except PermissionError:
-        raise ImageError(f"{name} may not be read by this user; check its permissions") from None
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{name} can't be opened: {getattr(error, 'strerror', None) or error}") from None
-
-
-def is_picture(prefix: bytes) -> bool:
-    """Whether bytes that begin with `prefix` (16 are enough) look like a picture of an allowed format."""
-    return _kind(prefix) is not None
-
-
-def _kind(prefix: bytes) -> str | None:
-    return next((kind for kind, (magic, _) in _READERS.items() if magic.match(prefix)), None)
-
-
-def read_header(picture: str | os.PathLike[str] | bytes) -> Header:
-    """What a picture file says of itself, without decoding it; raises ImageError where it isn't one."""
+def samples_of(picture: Picture, *, limits: Limits = DEFAULT_LIMITS) -> NDArray[Any]:
+    """The samples of `picture`, no URL, as they are stored: [H, W, C] or [H, W]; errors as `decode`."""
     name = describe(picture)
-    with io.BytesIO(picture) if isinstance(picture, bytes) else _open(picture, name) as file:
-        kind, image = _read_header(file, name)
-        with image:
-            return Header(kind, image.mode, image.width, image.height, _orientation(image))
+    return opened(picture, name, lambda held, file: _samples(held, file, name, limits), limits, False, deep=True)
 
 
-def _decode_file(file: IO[bytes], name: str, channels: int, limits: Limits) -> Pixels:
-    _, image = _read_header(file, name)
-    with image:
-        pixels = _decode_image(image, name, channels, limits)
-        _log_frames(image, name)
-    return pixels
+def _header(held: Held, file: IO[bytes] | None) -> Header:
+    if isinstance(held, np.ndarray):
+        height, width, channels = (*held.shape, 1, 1, 1)[:3]
+        return Header("", str(held.dtype), width, height, channels, held.dtype, True)
+    deep = _is_deep(held, file)
+    dtype = np.dtype(_DEEP_MODES.get(held.mode, np.uint16 if deep else np.uint8))
+    return Header(
+        next((known for known in FORMATS if known.upper() == held.format), ""),
+        held.mode,
+        held.width,
+        held.height,
+        len(held.getbands()),
+        dtype,
+        deep,
+        _orientation(held),
+    )
 
 
-def _read_header(file: IO[bytes], name: str) -> tuple[str, ImageFile.ImageFile]:
-    prefix = file.read(16)
-    kind = _kind(prefix)
-    if kind is None:
-        content = "isn't a picture in an allowed format" if prefix else "is empty (0 bytes)"
-        raise ImageError(f"{name} {content}; allowed: {', '.join(FORMATS)}")
-    file.seek(0)
-    try:
-        return kind, _READERS[kind][1](file, "")
-    except Exception as error:  # readers of broken data raise a dozen kinds
-        raise _broken(name, kind, error) from error
+def _is_deep(held: Held, file: IO[bytes] | None) -> bool:
+    if isinstance(held, np.ndarray):
+        return held.dtype.itemsize > 1
+    return held.mode in _DEEP_MODES or (file is not None and _rawmode(held) in DEEP_COLOUR)
 
 
-def _decode_image(image: Image.Image, name: str, channels: int, limits: Limits) -> Pixels:
+def _rawmode(image: Image.Image) -> Any:
+    """How Pillow unpacks the picture: of a PNG that isn't loaded yet, its depth."""
+    tiles = getattr(image, "tile", None)
+    return tiles[0].args if tiles else None
+
+
+def _upright(
+    image: Image.Image, name: str, limits: Limits, convert: Callable[[Image.Image, str], Image.Image]
+) -> Image.Image:
+    """Loaded, converted and turned as its EXIF says."""
     # A TIFF's tiles can be larger than the picture they say they make.
     for width, height in (image.size, getattr(image, "_tile_size", image.size)):
-        if width * height > limits.max_pixels or max(width, height) > limits.max_side:
-            raise ImageError(
-                f"{name} is {width:,} x {height:,} pixels; at most {limits.max_pixels:,} pixels and "
-                f"{limits.max_side:,} a side are decoded; shrink it first or raise the limit"
-            )
+        check_size(width, height, name, limits)
     try:
         image.load()
         turn = _TURNS.get(_orientation(image))
-        upright = _to_rgb(image, name)
-        if turn is not None:
-            upright = upright.transpose(turn)
-        return _to_array(upright, channels)
+        converted = convert(image, name)
+        return converted if turn is None else converted.transpose(turn)
     except ImageError:
         raise
     except Exception as error:  # decoders of broken data raise a dozen kinds
-        raise _broken(name, image.format or image.mode, error) from error
+        raise broken(name, image.format or image.mode, error) from error
 
 
-def _broken(name: str, kind: str, error: Exception) -> ImageError:
-    said = " ".join(str(error).split()) or type(error).__name__
-    return ImageError(f"{name} is a broken or truncated {kind} picture ({said}); replace the file")
+def _samples(held: Held, file: IO[bytes] | None, name: str, limits: Limits) -> NDArray[Any]:
+    """As stored: [H, W, C] or [H, W]."""
+    if isinstance(held, np.ndarray):
+        return held
+    if held.mode in _DEEP_MODES:
+        return np.asarray(_upright(held, name, limits, _native))
+    if file is None or _rawmode(held) not in DEEP_COLOUR:
+        return np.asarray(_upright(held, name, limits, _to_rgb))
+    high = np.asarray(_upright(held, name, limits, _native), np.uint16)
+    with open_low_bytes(file) as image:
+        joined: NDArray[np.uint16] = high << 8 | np.asarray(_upright(image, name, limits, _native))
+    return joined
+
+
+def _native(image: Image.Image, name: str) -> Image.Image:
+    """In the machine's byte order, which `transpose` asks for."""
+    return Image.fromarray(np.asarray(image).astype(_DEEP_MODES[image.mode])) if image.mode in _DEEP_MODES else image
 
 
 def _orientation(image: Image.Image) -> int:
@@ -298,26 +240,6 @@ def _to_array(image: Image.Image, channels: int) -> Pixels:
     return np.array(image) if channels == 3 else np.array(image.convert("L"))[..., None]
 
 
-def _log_frames(image: ImageFile.ImageFile, name: str) -> None:
-    """Counting the frames reads what comes after the first; a fault there doesn't concern us."""
-    try:
-        frames = getattr(image, "n_frames", 1)
-    except Exception:
-        return
-    if frames > 1:
-        logger.info("%s: animated, first of %d frames", name, frames)
-
-
-def _from_tensor(value: Any, name: str) -> NDArray[Any]:
-    if not _is_tensor(value):
-        raise ImageError(f"{name} is no picture; allowed: path, URL, bytes, PIL image, uint8 array or tensor")
-    try:
-        array: NDArray[Any] = value.detach().cpu().numpy()
-    except (TypeError, RuntimeError) as error:
-        raise ImageError(f"{name} can't become an array: {error}; give a uint8 tensor [C, H, W]") from None
-    return np.moveaxis(array, 0, -1) if array.ndim == 3 else array
-
-
 def _from_array(array: NDArray[Any], name: str, channels: int) -> Pixels:
     if array.dtype.kind == "u" and array.dtype.itemsize == 2:
         array = (array >> 8).astype(np.uint8)
@@ -331,7 +253,8 @@ def _from_array(array: NDArray[Any], name: str, channels: int) -> Pixels:
     if held not in _MODES or channels not in (1, 3):
         counts = "1, 3 or 4" if channels in (1, 3) else str(channels)
         raise ImageError(
-            f"{name} holds no pixels of {counts} channels; an array is [H, W, C], a tensor [C, H, W], none of them 0"
+            f"{name} holds {list(array.shape)}, no pixels of {counts} channels as the model takes them; an array is "
+            "[H, W, C], a tensor [C, H, W], none of them 0"
         )
     image = Image.fromarray(array[..., 0] if held == 1 else np.ascontiguousarray(array))
     return _to_array(_to_rgb(image, name), channels)

@@ -18,7 +18,7 @@ logger = logging.getLogger("vitkit")
 # The names that the formats `decode` reads go by; what a file holds is decided by its content.
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
-)
+) | {".npy", ".npz"}
 
 
 def list_pictures(sources: Iterable[str]) -> Iterator[str]:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitkit.errors import ConfigError, ImageError
-from vitkit.image.decode import DEFAULT_LIMITS, Pixels
+from vitkit.image.decode import DEFAULT_LIMITS, Decoded
 
 __all__ = ["Preprocess", "apply", "fit", "normalize"]
 
-Values = TypeVar("Values", np.uint8, np.float32)
+Values = TypeVar("Values", bound=np.generic)
 
 # A side alone stands for a square when a Preprocess is made or read; every instance holds (height, width).
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ class Preprocess:
     antialias: without it, which "bilinear" alone knows, a smaller picture is made of the four pixels nearest to each
         point, however many lie between the points (TensorFlow's tf.image.resize).
     mean, std: per channel, on the scale where a pixel is 0..1; their length is the number of channels.
-    order: "resize_first" resizes uint8 and rounds, "rescale_first" resizes float32 in 0..1 (DINOv3).
+    order: "resize_first" resizes whole numbers and rounds, "rescale_first" resizes float32 in 0..1 (DINOv3).
+    value_range: None for pictures of 8 bits, whose 0..255 are 0..1. For deeper ones (16 bits, floats) the (low, high)
+        that are 0 and 1; they are held as uint16, and what lies beyond is cut off.
     """
 
     size: Size
@@ -56,6 +58,7 @@ class Preprocess:
     std: tuple[float, ...]
     order: Literal["resize_first", "rescale_first"] = "resize_first"
     antialias: bool = True
+    value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__  # frozen: only here, to normalise
@@ -69,6 +72,10 @@ class Preprocess:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        if self.value_range is not None:
+            set_field(self, "value_range", _floats("value_range", self.value_range))
+            if len(self.value_range) != 2 or not self.value_range[0] < self.value_range[1]:
+                raise ConfigError(f"value_range is {self.value_range}; give (low, high), the low one smaller")
         if len(self.mean) != len(self.std):
             raise ConfigError(f"mean has {len(self.mean)} values and std {len(self.std)}; give one per channel")
         if min(self.std) <= 0:
@@ -87,6 +94,16 @@ class Preprocess:
         """C, the number of channels."""
         return len(self.mean)
 
+    @property
+    def pixel_type(self) -> np.dtype[Any]:
+        """What decoded pictures are held as: uint8, or uint16 where there is a value range."""
+        return np.dtype(np.uint8 if self.value_range is None else np.uint16)
+
+    @property
+    def full_scale(self) -> int:
+        """The largest pixel, 1 on the scale of `mean` and `std`."""
+        return int(np.iinfo(self.pixel_type).max)
+
 
 _CHOICES = {
     "resize": ("shortest", "squash", "none"),
@@ -96,8 +113,8 @@ _CHOICES = {
 }
 
 
-def apply(preprocess: Preprocess, rgb: Pixels) -> NDArray[np.float32]:
-    """Turns a decoded picture, uint8 [H, W, C] with values 0..255, into a model's input, float32 [C, h, w].
+def apply(preprocess: Preprocess, rgb: Decoded) -> NDArray[np.float32]:
+    """Turns a decoded picture, [H, W, C] of `pixel_type`, into a model's input, float32 [C, h, w].
 
     Raises ImageError for another dtype or channel count, for a picture that resizing would make larger than
     178,956,970 pixels, and for one of another size where neither resize nor crop is set.
@@ -106,34 +123,35 @@ def apply(preprocess: Preprocess, rgb: Pixels) -> NDArray[np.float32]:
     if preprocess.order == "resize_first":
         return normalize(preprocess, _crop(preprocess, _resize(preprocess, rgb)))
     unit = rgb.astype(np.float32)
-    unit /= np.float32(255)
+    unit /= np.float32(preprocess.full_scale)
     fitted = _crop(preprocess, _resize(preprocess, unit))
     return _standardize(preprocess, np.moveaxis(fitted, -1, 0).copy(order="C"))
 
 
-def fit(preprocess: Preprocess, rgb: Pixels) -> Pixels:
-    """Resizes and crops uint8 [H, W, C] to uint8 [h, w, C] = size, in memory of its own; errors as `apply`.
+def fit(preprocess: Preprocess, rgb: Decoded) -> Decoded:
+    """Resizes and crops [H, W, C] of `pixel_type` to [h, w, C] = size, in memory of its own; errors as `apply`.
 
-    Raises ConfigError for order "rescale_first", which has no uint8 in between: use `apply`.
+    Raises ConfigError for order "rescale_first", which has no whole numbers in between: use `apply`.
     """
     if preprocess.order != "resize_first":
-        raise ConfigError("order 'rescale_first' resizes floats, so there are no uint8 pixels to fit; use apply")
+        raise ConfigError("order 'rescale_first' resizes floats, so there are no whole pixels to fit; use apply")
     _check(preprocess, rgb)
     return np.array(_crop(preprocess, _resize(preprocess, rgb)), order="C")
 
 
-def normalize(preprocess: Preprocess, pixels: Pixels) -> NDArray[np.float32]:
-    """Turns uint8 [..., h, w, C] into (x / 255 - mean) / std, float32 [..., C, h, w], contiguous.
+def normalize(preprocess: Preprocess, pixels: Decoded) -> NDArray[np.float32]:
+    """Turns [..., h, w, C] into (x / full_scale - mean) / std, float32 [..., C, h, w], contiguous.
 
     Computed in float32 in this order: timm and transformers give the same bits. (A table of 256 values a channel
     gives them too, but measured slower.)
     """
-    if pixels.dtype != np.uint8 or pixels.ndim < 3 or pixels.shape[-1] != preprocess.channels:
+    if pixels.dtype != preprocess.pixel_type or pixels.ndim < 3 or pixels.shape[-1] != preprocess.channels:
         raise ImageError(
-            f"pixels are {pixels.dtype} {list(pixels.shape)}; the model takes uint8 [..., H, W, {preprocess.channels}]"
+            f"pixels are {pixels.dtype} {list(pixels.shape)}; the model takes {preprocess.pixel_type} "
+            f"[..., H, W, {preprocess.channels}]"
         )
     values = np.moveaxis(pixels, -1, -3).astype(np.float32, order="C")
-    values /= np.float32(255)
+    values /= np.float32(preprocess.full_scale)
     return _standardize(preprocess, values)
 
 
@@ -144,10 +162,11 @@ def _standardize(preprocess: Preprocess, values: NDArray[np.float32]) -> NDArray
     return values
 
 
-def _check(preprocess: Preprocess, rgb: Pixels) -> None:
-    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != preprocess.channels or not rgb.size:
+def _check(preprocess: Preprocess, rgb: Decoded) -> None:
+    if rgb.dtype != preprocess.pixel_type or rgb.ndim != 3 or rgb.shape[2] != preprocess.channels or not rgb.size:
         raise ImageError(
-            f"the picture is {rgb.dtype} {list(rgb.shape)}; the model takes uint8 [H, W, {preprocess.channels}]"
+            f"the picture is {rgb.dtype} {list(rgb.shape)}; the model takes {preprocess.pixel_type} "
+            f"[H, W, {preprocess.channels}]"
         )
 
 
@@ -190,7 +209,12 @@ def _resize(preprocess: Preprocess, pixels: NDArray[Values]) -> NDArray[Values]:
     if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
         return resized(pixels)
     # Band by band: Pillow has no colour floats, and multiplies four bands as if the last were alpha.
-    return np.stack([resized(pixels[..., band]) for band in range(pixels.shape[2])], axis=-1)
+    bands = np.moveaxis(pixels, -1, 0)
+    if pixels.dtype == np.uint16:  # Pillow's own 16 bits know fewer filters
+        made = np.stack([resized(band.astype(np.float32)) for band in bands], axis=-1)
+        rounded: NDArray[Values] = np.rint(made.clip(0, np.iinfo(np.uint16).max)).astype(pixels.dtype)
+        return rounded
+    return np.stack([resized(band) for band in bands], axis=-1)
 
 
 def _crop(preprocess: Preprocess, pixels: NDArray[Values]) -> NDArray[Values]:

@@ -74,7 +74,7 @@ def from_openclip(cfg: Mapping[str, Any], size: tuple[int, int]) -> Preprocess:
 def to_timm(preprocess: Preprocess) -> dict[str, Any] | None:
     """The pretrained_cfg keys that make timm build the same transform, or None where timm has no words for it."""
     size, resized = preprocess.size, preprocess.resize_size
-    if resized is None or preprocess.order != "resize_first" or not preprocess.antialias:
+    if resized is None or preprocess.order != "resize_first" or not preprocess.antialias or preprocess.value_range:
         return None
     if not _crops_alike(preprocess, "center_round"):
         return None
@@ -224,7 +224,12 @@ def to_transformers(preprocess: Preprocess) -> dict[str, Any] | None:
     shortest = resize == "shortest"
     crops = preprocess.crop != "none"
     rescale_first = preprocess.order == "rescale_first"
-    if preprocess.channels != 3 or not preprocess.antialias or not _crops_alike(preprocess, "center_floor"):
+    if (
+        preprocess.channels != 3
+        or preprocess.value_range
+        or not preprocess.antialias
+        or not _crops_alike(preprocess, "center_floor")
+    ):
         return None
     if shortest and resized is not None and resized[0] != resized[1]:
         return None

@@ -16,17 +16,17 @@ __all__ = ["read_arrays"]
 
 
 def read_arrays(
-    pictures: NDArray[np.uint8] | Sequence[NDArray[np.uint8]],
+    pictures: NDArray[Any] | Sequence[NDArray[Any]],
     labels: Sequence[int] | NDArray[Any],
     class_names: Sequence[str],
     *,
     name: str = "arrays",
 ) -> Samples:
-    """Pictures already in memory: uint8 [n, H, W, C] or [n, H, W], or a sequence of [H, W, C] of any sizes."""
+    """Pictures already in memory: numbers [n, H, W, C] or [n, H, W], or a sequence of [H, W, C] of any sizes."""
     wrong = [
-        f"picture {at} is {describe(picture)}; give uint8 [H, W, C] or [H, W]"
+        f"picture {at} is {describe(picture)}; give numbers [H, W, C] or [H, W]"
         for at, picture in enumerate(pictures)
-        if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim in (2, 3))
+        if not (isinstance(picture, np.ndarray) and picture.dtype.kind in "uif" and picture.ndim in (2, 3))
     ]
     if wrong:
         raise DataError(f"{name}: {list_faults(wrong)}")
