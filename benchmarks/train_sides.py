@@ -138,7 +138,16 @@ def train_vitkit(task: Task, watch: Watch, output: Path) -> tuple[nn.Module, lis
     model = build(ModelSpec(arch="vit", spec=task.spec))
     cpu = torch.device("cpu")
     keep_freed_memory()
-    fit(model, Classification(SMOOTHING), loader, None, spec, output, device=cpu, dtype=parse_dtype(task.dtype))
+    fit(
+        model,
+        Classification(label_smoothing=SMOOTHING),
+        loader,
+        None,
+        spec,
+        output,
+        device=cpu,
+        dtype=parse_dtype(task.dtype),
+    )
     rows = [row for row in read_log(output / "log.jsonl") if row["kind"] == "step"]
     watch.seconds = [row["seconds"] for row in rows]  # the loop's own clock: without checkpoints
     return model, [row["loss"] for row in rows]

@@ -157,7 +157,7 @@ def unreadable_parts(folder: Path) -> None:
         (one_each, "has no two different pictures of any class, so none can be held out; add some"),
         (unreadable, "pictures can't be read; replace or remove them: "),
         (unreadable_parts, "1 of 4 pictures can't be read"),
-        (lambda folder: None, "'data' isn't there; give a folder of class folders, a CSV file, or digits"),
+        (lambda folder: None, "'data' isn't there; give a folder of class folders, a file (.csv, "),
     ],
     ids=["one class", "empty class", "no class", "class only held out", "one each", "unreadable", "in parts", "absent"],
 )

@@ -20,7 +20,7 @@ from vitkit.data.sources.dataset import read_dataset
 from vitkit.data.sources.digits import read_digits
 from vitkit.data.sources.folder import read_folder
 from vitkit.data.sources.open import open_data
-from vitkit.data.sources.table import read_csv
+from vitkit.data.sources.table import read_table
 from vitkit.errors import ConfigError, DataError
 
 
@@ -50,7 +50,7 @@ def test_folders_of_digits_are_sorted_by_value(tmp_path: Path) -> None:
 
 
 def test_faults_of_a_folder(tmp_path: Path) -> None:
-    assert "isn't there; give a folder of class folders, a CSV file, or digits" in refused(tmp_path / "absent")
+    assert "isn't there; give a folder of class folders, a file (.csv, " in refused(tmp_path / "absent")
     assert "has no class folders; put each picture" in refused(make(tmp_path / "flat", "a.png"))
     assert "it has 1 class (rose); learning to tell needs two or more" in refused(make(tmp_path / "one", "rose/a.png"))
     both = make(tmp_path / "both", "rose/a.png", "loose.png")
@@ -110,7 +110,7 @@ def test_a_csv_file_names_its_classes(tmp_path: Path) -> None:
     assert samples.class_names == ("9", "10") and samples.labels.tolist() == [1, 0, 1]
     assert samples.pictures[0] == str(tmp_path / "p/1.png")
     file.write_text("path,label\np/1.png,10\np/2.png,9\np/3.png,x\n", "utf-8")
-    assert read_csv(file).class_names == ("10", "9", "x")
+    assert read_table(file).class_names == ("10", "9", "x")
 
 
 def test_faults_of_a_csv_file(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_faults_of_a_csv_file(tmp_path: Path) -> None:
         "line 7 has 1 cells under 2 columns",
     ):
         assert part in many
-    assert "0 columns 'label' in its header (path, lable); nearest: lable" in said("path,lable\n")
+    assert "0 columns 'label' or 'labels' in its header (path, lable); nearest: lable" in said("path,lable\n")
     assert "it lists no picture" in said("path,label\n")
     assert "it has 1 class (a)" in said("path,label\n1.png,a\n")
     file.write_bytes(b"path,label\n\xff,1\n")

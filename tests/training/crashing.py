@@ -71,7 +71,7 @@ def train(folder: Path) -> None:
     try:
         fit(
             model,
-            Classification(0.1),
+            Classification(label_smoothing=0.1),
             loader,
             held_out,
             SPEC,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vitkit import ConfigError, VisionTransformer, VitSpec
 from vitkit.data.augment import AugmentSpec
 from vitkit.data.batch import Batch
+from vitkit.data.samples import Samples
 from vitkit.model.block import Block
 from vitkit.model.position import sincos_positions
 from vitkit.training.objective import Loss, Objective
@@ -45,13 +46,13 @@ class MaskedAutoencoder(Objective):
         self.predict = nn.Linear(WIDTH, spec.in_channels * spec.patch_size**2)
 
     @classmethod
-    def defaults(cls, start: TrainSpec) -> TrainSpec:
+    def defaults(cls, start: TrainSpec, samples: Samples) -> TrainSpec:
         """No average of the weights, which would leave the decoder behind; the mask is augmentation enough."""
-        plain = super().defaults(start)
+        plain = super().defaults(start, samples)
         return dataclasses.replace(plain, ema_decay=0.0, beta2=0.95, augment=AugmentSpec(), weight_decay=0.05)
 
     @classmethod
-    def make(cls, model: nn.Module, spec: TrainSpec) -> Self:
+    def make(cls, model: nn.Module, spec: TrainSpec, samples: Samples) -> Self:
         """For a Vision Transformer whose tokens carry their positions, so that any of them can be left out."""
         if not isinstance(model, VisionTransformer) or model.spec.position not in ("learned", "sincos"):
             raise ConfigError("masked autoencoding takes a Vision Transformer with learned or sincos positions")

@@ -42,7 +42,7 @@ class SelfDistillation(Objective):
         self.project = nn.Linear(64, 64)
 
     @classmethod
-    def make(cls, model: nn.Module, spec: TrainSpec) -> Self:
+    def make(cls, model: nn.Module, spec: TrainSpec, samples: Samples) -> Self:
         return cls(model)
 
     def views(self, augment: AugmentSpec, held: tuple[int, int], size: tuple[int, int]) -> list[Augmentation]:

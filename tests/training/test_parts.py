@@ -137,7 +137,7 @@ def test_the_average_is_its_closed_form() -> None:
 def test_hard_labels_are_torchs_cross_entropy() -> None:
     model = small_model()
     pixels, labels = torch.randn(5, 3, 32, 32), torch.tensor([0, 3, 6, 2, 2])
-    loss = Classification(0.1)(model, batch_of(pixels, label=labels), 0)
+    loss = Classification(label_smoothing=0.1)(model, batch_of(pixels, label=labels), 0)
     torch.testing.assert_close(loss.total, F.cross_entropy(model(pixels), labels, label_smoothing=0.1))
 
 
@@ -145,7 +145,9 @@ def test_soft_labels_are_torchs_cross_entropy_with_probabilities() -> None:
     model = small_model()
     pixels, weights = torch.randn(5, 3, 32, 32), torch.rand(5, 7).softmax(-1)
     batch = batch_of(pixels, label=torch.zeros(5, dtype=torch.int64), label_weights=weights)
-    torch.testing.assert_close(Classification(0.1)(model, batch, 0).total, F.cross_entropy(model(pixels), weights))
+    torch.testing.assert_close(
+        Classification(label_smoothing=0.1)(model, batch, 0).total, F.cross_entropy(model(pixels), weights)
+    )
 
 
 def test_pictures_count_by_their_weight() -> None:

@@ -10,6 +10,7 @@ from vitkit.api.load import Source, load
 from vitkit.engine.predict import BATCH_SIZE, Predictor
 from vitkit.errors import ConfigError
 from vitkit.evaluation import run
+from vitkit.evaluation.label_scores import MultiLabelScores
 from vitkit.evaluation.labels import check_source, read_labels
 from vitkit.evaluation.metrics import Scores
 from vitkit.image.preprocess import Preprocess
@@ -33,12 +34,13 @@ def evaluate(
     batch_size: int = BATCH_SIZE,
     confusion: str | os.PathLike[str] | None = None,
     on_progress: run.Progress | None = None,
-) -> Scores:
+) -> Scores | MultiLabelScores:
     """Returns top-1 and top-5 with 95 % intervals, a table of the classes, the confusions and the pictures that failed.
 
-    `model` is a Predictor, or anything `load` takes, with its options. `data` is a folder of class folders, or a CSV
-    file with path and label (vitkit.evaluation.labels). `confusion` names a PNG file for the confusion matrix. A
-    picture that can't be used is listed in `failed` and left out of the scores.
+    `model` is a Predictor, or anything `load` takes, with its options. `data` is a folder of class folders, or a table
+    of path and label (vitkit.evaluation.labels); one with a column `labels`, of several, is scored by average precision
+    and F1. `confusion` names a PNG file for the confusion matrix. A picture that can't be used is listed in `failed`
+    and left out of the scores.
 
     Raises DataError for labels and files that don't fit, all at once, ConfigError for a model without a head and for
     options, CheckpointError from `load`: all before the first picture is run.
@@ -74,8 +76,11 @@ def evaluate(
     predictor.check_classifier()
     card, num_classes = predictor.card, predictor.spec.num_classes
     labelled = read_labels(data, card.class_names, card.class_ids, num_classes)
-    scores = run.evaluate(predictor, labelled, batch_size=batch_size, on_progress=on_progress)
-    if confusion is not None:
+    multi_label = isinstance(labelled[0].label, tuple)
+    if confusion is not None and multi_label:
+        raise ConfigError(f"confusion: a picture of {os.fspath(data)} has several labels; leave the matrix out")
+    scores = run.evaluate(predictor, labelled, multi_label=multi_label, batch_size=batch_size, on_progress=on_progress)
+    if confusion is not None and isinstance(scores, Scores):
         names = card.class_names or tuple(map(str, range(num_classes)))
         confusion_matrix_picture(scores.confusion, names, confusion)
     return scores

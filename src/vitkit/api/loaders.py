@@ -44,6 +44,7 @@ def make_loaders(
         batch_size=spec.batch_size,
         seed=spec.seed,
         shuffle=True,
+        balanced=spec.sampling == "balanced",
         drop_last=True,
         repeats=spec.repeats,
         augment=objective.views(spec.augment, training.size, preprocess.size),

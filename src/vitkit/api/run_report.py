@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from vitkit.api.baseline import read_baseline
+from vitkit.api.label_report import judge_labels
+from vitkit.api.run_maps import show_maps
 from vitkit.api.run_tables import (
     answer_rows,
     class_blocks,
@@ -22,14 +22,13 @@ from vitkit.api.run_tables import (
     write_json,
     write_steps,
 )
+from vitkit.api.verdicts import SHOWN, WEIGHTS, Held, Verdict, percent, picture_of, run_pictures, show_pictures
 from vitkit.checkpoint.card import Card
 from vitkit.config import to_dict
 from vitkit.data.loader import Loader
 from vitkit.data.samples import Samples, Splits
 from vitkit.engine.predict import probabilities
 from vitkit.evaluation.metrics import Scores, Tally
-from vitkit.explain.explanation import Explanation, explain_pixels, visible
-from vitkit.explain.overlay import enlarge
 from vitkit.image.preprocess import Preprocess
 from vitkit.model.base import ImageModel
 from vitkit.model.vit import VisionTransformer
@@ -42,37 +41,10 @@ from vitkit.report.plots import (
     scatter_picture,
     similarity_picture,
 )
-from vitkit.report.sheet import sheet_picture, tile_picture
 from vitkit.training.log import read_log
 from vitkit.training.objective import Objective
 
 __all__ = ["write_results"]
-
-SHOWN, COLUMNS = 24, 8
-"""Pictures on a sheet, and in its rows."""
-EXPLAINED = 6
-"""Pictures whose maps are shown."""
-
-
-@dataclass(frozen=True, eq=False)
-class Held:
-    """What the final weights said about the held-out pictures."""
-
-    logits: NDArray[np.float32]
-    embeddings: NDArray[np.float32]
-    labels: NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the held-out pictures say of a run."""
-
-    scores: dict[str, float]
-    test_scores: dict[str, float]
-    """Of the test pictures, where there are any."""
-    summary: str
-    blocks: list[Block]
-    """Sections of the page that only this kind of run has."""
 
 
 def write_results(
@@ -93,8 +65,11 @@ def write_results(
     confusion.png and mistakes.png.
     """
     assert card.preprocess is not None
-    held = _run(module, evaluation)
-    if objective.classifies:
+    held = run_pictures(module, evaluation)
+    if objective.classifies and splits.train.multi_label:
+        verdict = judge_labels(folder, module, weights, card, held, splits, evaluation, test)
+        use = f"vitkit classify PICTURE -m {folder / 'model'} --threshold 0.5"
+    elif objective.classifies:
         verdict = _judge_classes(folder, module, weights, card, held, splits, evaluation, test)
         use = f"vitkit classify PICTURE -m {folder / 'model'}\nvitkit explain PICTURE -m {folder / 'model'} -o why.png"
     else:
@@ -102,13 +77,12 @@ def write_results(
         use = f"vitkit embed PICTURE -m {folder / 'model'}\nvitkit train FOLDER_OF_CLASS_FOLDERS -m {folder / 'model'}"
     rows = read_log(folder / "log.jsonl")
     write_steps(folder / "log.csv", rows)
-    names = splits.train.class_names
     curves_picture(rows, folder / "curves.png")
     curves = [
         Figure(png, f"Curve of the {name} over the steps", density=DENSITY)
         for name, png in curve_pictures(rows).items()
     ]
-    augmented = _augmented(training, card.preprocess, names, folder / "augmented.png")
+    augmented = _augmented(training, card.preprocess, splits.train, folder / "augmented.png")
     blocks: list[Block] = [
         Note(verdict.summary),
         Heading("How it learned"),
@@ -118,13 +92,7 @@ def write_results(
         *verdict.blocks,
         Heading("What it saw"),
         *augmented,
-        Heading("How it sees the classes"),
-        Figure(
-            scatter_picture(_plane(held.embeddings), held.labels, names),
-            "Embeddings of the held-out pictures in two dimensions, coloured by class",
-            "Embeddings of the held-out pictures, on the plane of their two main directions (PCA).",
-            density=DENSITY,
-        ),
+        *_embeddings(held, splits),
         *_positions(module),
         Heading("Settings"),
         Folded("Everything this run was made from", [Facts(setting_cells(settings))]),
@@ -151,19 +119,19 @@ def _judge_classes(
     """How many held-out pictures are named rightly, and what of the others."""
     assert card.preprocess is not None and splits.val is not None
     names = splits.train.class_names
-    scores = _score(held, splits.train, weights)
-    parts, answers = {"held-out": scores}, answer_rows("held-out", splits.val, held.logits)
+    scores = _score(held, splits.val, weights)
+    parts, answers = {"held-out": scores}, answer_rows("held-out", splits.val, held.logits, card.scores)
     content, test_scores = to_dict(scores), {}
     low, high = scores.top1_interval
     summary = (
-        f"{_percent(scores.top1, 2)} of {scores.count:,} held-out pictures are named rightly (95\N{NO-BREAK SPACE}% "
-        f"interval {_percent(low, 1)} to {_percent(high, 1)}), by the {WEIGHTS[weights]} after the last step."
+        f"{percent(scores.top1, 2)} of {scores.count:,} held-out pictures are named rightly (95\N{NO-BREAK SPACE}% "
+        f"interval {percent(low, 1)} to {percent(high, 1)}), by the {WEIGHTS[weights]} after the last step."
     )
     if test is not None:
         assert splits.test is not None
-        read = _run(module, test)
-        parts["test"] = tested = _score(read, splits.train, weights)
-        answers += answer_rows("test", splits.test, read.logits)
+        read = run_pictures(module, test)
+        parts["test"] = tested = _score(read, splits.test, weights)
+        answers += answer_rows("test", splits.test, read.logits, card.scores)
         content["test"], test_scores = to_dict(tested), {"accuracy": tested.top1}
         summary += f" Test accuracy: {100 * tested.top1:.2f} % of {tested.count:,} pictures, read this once."
     write_json(folder / "results.json", content)
@@ -174,8 +142,8 @@ def _judge_classes(
         Heading("What it confuses"),
         Figure(confused, "Confusion matrix of the held-out pictures", density=DENSITY),
         *class_blocks(scores),
-        *_mistakes(held, evaluation, card.preprocess, names, folder / "mistakes.png"),
-        *_maps(module, card, names, evaluation),
+        *_mistakes(held, evaluation, card, splits.val, folder / "mistakes.png"),
+        *show_maps(module, card, splits.val, evaluation),
     ]
     return Verdict({"accuracy": scores.top1}, test_scores, summary, blocks)
 
@@ -205,9 +173,6 @@ def _validate(objective: Objective, module: ImageModel, loader: Loader) -> dict[
         return objective.validate(module, (batch.to("cpu") for batch in loader.batches(0, loader.steps_per_epoch)))
 
 
-WEIGHTS = {"ema": "moving average of the weights", "raw": "weights"}
-
-
 def _which_weights(folder: Path, weights: str) -> str:
     best = folder / "checkpoints" / "best"
     if not best.is_file():
@@ -224,84 +189,52 @@ def _baseline(folder: Path) -> list[Block]:
     return [] if found is None else [Paragraph(f"What it had to beat, on the same held-out pictures: {found}.")]
 
 
-def _run(module: ImageModel, evaluation: Loader) -> Held:
-    logits: list[NDArray[np.float32]] = []
-    embeddings: list[NDArray[np.float32]] = []
-    labels: list[NDArray[np.int64]] = []
-    hook = module.head.register_forward_pre_hook(lambda head, inputs: embeddings.append(inputs[0].numpy()))
-    with torch.inference_mode():
-        for batch in evaluation.batches(0, evaluation.steps_per_epoch):
-            logits.append(module(batch.views[0].cpu()).numpy())
-            labels.append(batch.targets["label"].cpu().numpy())
-    hook.remove()
-    return Held(np.concatenate(logits), np.concatenate(embeddings), np.concatenate(labels))
-
-
 def _score(held: Held, samples: Samples, weights: str) -> Scores:
     tally = Tally(len(samples.class_names))
-    for label, logits in zip(held.labels.tolist(), held.logits, strict=True):
+    for label, logits in zip(samples.labels.tolist(), held.logits, strict=True):
         tally.add(label, logits)
     names = samples.class_names
     return tally.scores(model=f"last step, {weights}", engine="torch float32 on cpu", class_names=names, seconds=0)
 
 
-def _mistakes(held: Held, evaluation: Loader, preprocess: Preprocess, names: Sequence[str], file: Path) -> list[Block]:
+def _mistakes(held: Held, evaluation: Loader, card: Card, samples: Samples, file: Path) -> list[Block]:
     """The held-out pictures that the model was most wrongly sure of."""
-    chances = probabilities(held.logits, "softmax")
+    assert card.preprocess is not None
+    names, labels = samples.class_names, samples.labels
+    chances = probabilities(held.logits, card.scores)
     said = chances.argmax(axis=1)
-    wrong = np.flatnonzero(said != held.labels)
+    wrong = np.flatnonzero(said != labels)
     if not len(wrong):
         return [Paragraph("No held-out picture was taken for another class.")]
-    worst = wrong[np.argsort(chances[wrong, held.labels[wrong]], kind="stable")][:SHOWN]
-    pictures = [visible(preprocess, _picture(evaluation, int(index))) for index in worst]
-    captions = [f"{names[held.labels[i]]}, said {names[said[i]]} ({_percent(chances[i, said[i]])})" for i in worst]
-    sheet_picture(pictures, captions, columns=COLUMNS, file=file)
+    worst = wrong[np.argsort(chances[wrong, labels[wrong]], kind="stable")][:SHOWN]
+    pictures = [picture_of(evaluation, int(index)) for index in worst]
+    captions = [f"{names[labels[i]]}, said {names[said[i]]} ({percent(chances[i, said[i]])})" for i in worst]
     lead = f"The worst {len(worst)} of {len(wrong)} mistakes: the true class, and what the model said instead."
-    return [Paragraph(lead), _tiles(pictures, captions)]
+    return [Paragraph(lead), show_pictures(pictures, captions, card.preprocess, file)]
 
 
-def _maps(module: ImageModel, card: Card, names: Sequence[str], evaluation: Loader) -> list[Block]:
-    """Maps of the first held-out pictures of as many classes as fit, where there is attention over the picture."""
-    if not isinstance(module, VisionTransformer):
-        return []
-    labels = evaluation.labels
-    first = [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)[:EXPLAINED]]
-    pixels = torch.stack([_picture(evaluation, index) for index in first])
-    found = explain_pixels(module, card, pixels)
-    captions = [
-        f"{names[labels[index]]}, said {each.class_name} ({_percent(each.probability or 0)})"
-        for index, each in zip(first, found, strict=True)
-    ]
-    figures = [
-        Figure(_png(_beside(each)), f"A held-out picture and its map: {caption}", caption)
-        for each, caption in zip(found, captions, strict=True)
-    ]
-    lead = (
-        f"Held-out pictures, each with its map laid over it: {found[0].method}. The brightest patches count most for "
-        "what the model said."
-    )
-    return [Heading("What its answers rest on"), Paragraph(lead), Figures(figures, width=290)]
-
-
-def _augmented(training: Loader, preprocess: Preprocess, names: Sequence[str], file: Path) -> list[Block]:
+def _augmented(training: Loader, preprocess: Preprocess, samples: Samples, file: Path) -> list[Block]:
     """Pictures as the training sees them."""
     batch = training.batch(0)
-    shown = [visible(preprocess, pixels) for pixels in batch.views[0][:SHOWN].cpu()]
-    captions = [names[label] for label in batch.targets["label"][:SHOWN].tolist()]
-    sheet_picture(shown, captions, columns=COLUMNS, file=file)
+    captions = [samples.label_text(at) for at in batch.index[:SHOWN].tolist()]
+    shown = show_pictures(list(batch.views[0][:SHOWN].cpu()), captions, preprocess, file)
     mixed = ", each under its own class whatever is mixed in" if "label_weights" in batch.targets else ""
-    return [Paragraph(f"Training pictures as the first step saw them{mixed}."), _tiles(shown, captions)]
+    return [Paragraph(f"Training pictures as the first step saw them{mixed}."), shown]
 
 
-def _tiles(pictures: Sequence[NDArray[np.uint8]], captions: Sequence[str]) -> Figures:
-    pairs = zip(pictures, captions, strict=True)
-    return Figures([Figure(tile_picture(picture), f"A picture: {text}", text) for picture, text in pairs], width=100)
-
-
-def _beside(explanation: Explanation) -> NDArray[np.uint8]:
-    """The picture and, right of it, its map laid over it."""
-    left, right = enlarge(explanation.picture), explanation.overlay()
-    return np.concatenate([left, np.full((len(left), len(left) // 40, 3), 255, np.uint8), right], axis=1)
+def _embeddings(held: Held, splits: Splits) -> list[Block]:
+    assert splits.val is not None
+    if splits.val.multi_label:  # a point has one colour
+        return []
+    return [
+        Heading("How it sees the classes"),
+        Figure(
+            scatter_picture(_plane(held.embeddings), splits.val.labels, splits.val.class_names),
+            "Embeddings of the held-out pictures in two dimensions, coloured by class",
+            "Embeddings of the held-out pictures, on the plane of their two main directions (PCA).",
+            density=DENSITY,
+        ),
+    ]
 
 
 def _positions(module: ImageModel) -> list[Block]:
@@ -322,28 +255,8 @@ def _positions(module: ImageModel) -> list[Block]:
     ]
 
 
-def _picture(loader: Loader, index: int) -> Tensor:
-    """Normalised pixels [C, H, W] of one held-out picture."""
-    batch = loader.batch(index // loader.batch_size)
-    return batch.views[0][index % loader.batch_size].cpu()
-
-
 def _plane(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     """Principal components 1 and 2 of embeddings [n, D], [n, 2]."""
     centred = embeddings - embeddings.mean(axis=0)
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
     return np.asarray(centred @ directions[:2].T)
-
-
-def _percent(share: float, digits: int = 0) -> str:
-    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
-
-
-def _png(picture: NDArray[np.uint8]) -> bytes:
-    import io
-
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG")
-    return buffer.getvalue()

@@ -19,7 +19,16 @@ from vitkit.evaluation.metrics import ClassScores, Scores
 from vitkit.files import replace_file
 from vitkit.report.html import Block, Cell, Folded, Table
 
-__all__ = ["answer_rows", "class_blocks", "setting_cells", "write_classes", "write_csv", "write_json", "write_steps"]
+__all__ = [
+    "DIGEST_BYTES",
+    "answer_rows",
+    "class_blocks",
+    "setting_cells",
+    "write_classes",
+    "write_csv",
+    "write_json",
+    "write_steps",
+]
 
 DIGEST_BYTES = 8
 WHOLE = 40
@@ -27,12 +36,12 @@ WHOLE = 40
 WORST = 20
 
 
-def answer_rows(part: str, samples: Samples, logits: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """A row of predictions.csv for each of `samples`, whose `logits` are [n, K].
+def answer_rows(part: str, samples: Samples, logits: NDArray[np.float32], scores: str) -> list[dict[str, Any]]:
+    """A row of predictions.csv for each of `samples`, whose `logits` are [n, K]; `scores` is a card's.
 
     The digest of a picture's bytes tells that two runs held out the same one, wherever it lies.
     """
-    chances = probabilities(logits, "softmax")
+    chances = probabilities(logits, scores)
     said = chances.argmax(axis=1)
     names = samples.class_names
     return [

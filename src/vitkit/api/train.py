@@ -121,7 +121,8 @@ def train(
     class_names = splits.train.class_names
     if resumed is None:  # only now is known which defaults fit
         size, _ = natural_size(splits.train, image_size)
-        fitting = kind.defaults(recipe_for(from_checkpoint=model is not None, image_size=size, tune=spec.tune))
+        usual = recipe_for(from_checkpoint=model is not None, image_size=size, tune=spec.tune)
+        fitting = kind.defaults(usual, splits.train)
         spec = _resolve(suited_to(spec.optimizer, fitting), layers)
         _check_labels_are_read(kind, spec)
         check_tuning(spec, from_checkpoint=model is not None)
@@ -129,7 +130,7 @@ def train(
     module, preprocess = start_model(
         model, preset, revision, image_size, patch_size, value_range, splits.train, num_classes, spec
     )
-    objective = kind.make(module, spec)
+    objective = kind.make(module, spec, splits.train)
     build_optimizer(module, objective, spec)  # so that its faults come before the pictures are read
     run = RunSpec(
         data=data_name,
@@ -155,7 +156,7 @@ def train(
     if target.type == "cpu":
         keep_freed_memory()
     with loader, evaluation:
-        if baseline and kind.classifies and spec.evaluate_every:
+        if baseline and kind.classifies and spec.evaluate_every and not splits.train.multi_label:
             start = module if model is not None else None
             found = keep_baseline(folder, start, loader, evaluation, num_classes, spec, target, dtype)
             if on_baseline is not None:
@@ -177,6 +178,7 @@ def train(
     card = Card(
         preprocess=preprocess,
         class_names=class_names if kind.classifies else None,
+        scores="sigmoid" if objective.per_class else "softmax",
         provenance=Provenance(source=f"trained on {data_name}", layout="vitkit"),
     )
     try:
@@ -214,7 +216,15 @@ def _splits(
 
 
 def _check_labels_are_read(kind: type[Objective], spec: TrainSpec) -> None:
-    wanted = {"label_smoothing": spec.label_smoothing, "mix.mixup": spec.mix.mixup, "mix.cutmix": spec.mix.cutmix}
+    plain = TrainSpec()
+    wanted = {
+        "label_smoothing": spec.label_smoothing,
+        "mix.mixup": spec.mix.mixup,
+        "mix.cutmix": spec.mix.cutmix,
+        "class_weights": spec.class_weights,
+        "loss": spec.loss if spec.loss != plain.loss else None,
+        "sampling": spec.sampling if spec.sampling != plain.sampling else None,
+    }
     named = [f"{name} is {value}" for name, value in wanted.items() if value]
     if named and not kind.classifies:
         raise ConfigError(f"{list_faults(named)}: the objective {spec.objective!r} reads no labels; leave that out")

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from vitkit.cli import options
 
 if TYPE_CHECKING:
+    from vitkit.evaluation.label_scores import LabelClassScores
     from vitkit.evaluation.metrics import ClassScores
 
 CLASSES_SHOWN = 20
+
+Row = TypeVar("Row", "ClassScores", "LabelClassScores")
 
 
 def evaluate(
     data: Annotated[
         str,
-        typer.Argument(help="A folder of class folders, or a CSV with the columns path and label (index, name or id)."),
+        typer.Argument(
+            help="A folder of class folders, or a CSV, JSONL or Parquet file of path and label (name, id or index)."
+        ),
     ],
     model: options.Model = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Write everything as JSON to this file.")] = None,
@@ -33,13 +38,15 @@ def evaluate(
 ) -> int:
     """Measure accuracy on labelled pictures.
 
-    Top-1 and top-5 with their 95 % intervals, and every class, on pictures whose classes are known.
+    Top-1 and top-5 with their 95 % intervals, and every class, on pictures whose classes are known; where a picture
+    has several labels, average precision and F1.
     """
     from vitkit.api.evaluate import evaluate
     from vitkit.checkpoint.presets import DEFAULT_MODEL
     from vitkit.cli.output import Progress, complain, open_output
     from vitkit.config import to_dict
     from vitkit.engine.predict import BATCH_SIZE
+    from vitkit.evaluation.label_scores import MultiLabelScores
     from vitkit.files import check_new_file
 
     if output is not None:
@@ -63,19 +70,41 @@ def evaluate(
     if output is not None:
         with open_output(output) as stream:
             stream.write(json.dumps(to_dict(scores), indent=2) + "\n")
-    typer.echo(json.dumps(to_dict(scores)) if as_json else f"{scores}\n{class_table(scores.per_class)}")
+    if as_json:
+        typer.echo(json.dumps(to_dict(scores)))
+    else:
+        table = label_table(scores.per_class) if isinstance(scores, MultiLabelScores) else class_table(scores.per_class)
+        typer.echo(f"{scores}\n{table}")
     return 1 if scores.failed else 0
 
 
 def class_table(per_class: Sequence[ClassScores]) -> str:
     """The classes in a table: all of them, or the worst where there are many."""
-    shown = list(per_class)
-    lines = [f"{'recall':>8}{'precision':>11}{'pictures':>10}  class"]
-    if len(shown) > CLASSES_SHOWN:
-        shown = sorted(per_class, key=lambda row: row.recall)[:CLASSES_SHOWN]
-        lines.insert(0, f"the {CLASSES_SHOWN} worst of {len(per_class):,} classes (all: --json, -o):")
+    head, shown = _worst(per_class)
+    lines = [*head, f"{'recall':>8}{'precision':>11}{'pictures':>10}  class"]
     for row in shown:
-        precision = "-" if row.precision is None else f"{row.precision:.1%}"
         taken = f", taken {row.confused_count}x for {row.confused_with}" if row.confused_with else ""
-        lines.append(f"{row.recall:>8.1%}{precision:>11}{row.count:>10,}  {row.class_name}{taken}")
+        lines.append(f"{row.recall:>8.1%}{_percent(row.precision):>11}{row.count:>10,}  {row.class_name}{taken}")
     return "\n".join(lines)
+
+
+def label_table(per_class: Sequence[LabelClassScores]) -> str:
+    """As `class_table`, where a picture has several labels."""
+    head, shown = _worst(per_class)
+    lines = [*head, f"{'AP':>8}{'recall':>8}{'precision':>11}{'pictures':>10}  class"]
+    for row in shown:
+        average = _percent(row.average_precision)
+        lines.append(f"{average:>8}{row.recall:>8.1%}{row.precision:>11.1%}{row.count:>10,}  {row.class_name}")
+    return "\n".join(lines)
+
+
+def _worst(rows: Sequence[Row]) -> tuple[list[str], list[Row]]:
+    """A line that says so where not all are shown, and those that are."""
+    if len(rows) <= CLASSES_SHOWN:
+        return [], list(rows)
+    head = f"the {CLASSES_SHOWN} worst of {len(rows):,} classes (all: --json, -o):"
+    return [head], sorted(rows, key=lambda row: row.recall)[:CLASSES_SHOWN]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from vitkit.api.train import TrainResult
     from vitkit.training.state import Progress
 
+PERCENT = ("accuracy", "mAP", "f1", "exact_match")
+"""How the names of scores end that are shares."""
 PARTS = ("pictures to learn from", "held out", "for the test at the end")
 
 
@@ -211,7 +213,7 @@ def _spell(value: object) -> str:
 
 
 def _spell_score(name: str, value: float) -> str:
-    return f"{name} {value:.2%}" if name.endswith("accuracy") else f"{name} {value:.4g}"
+    return f"{name} {value:.2%}" if name.endswith(PERCENT) else f"{name} {value:.4g}"
 
 
 def _say(line: str) -> None:

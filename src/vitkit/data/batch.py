@@ -29,7 +29,9 @@ class Batch:
     views: tuple[Tensor, ...]
     """Each float32 [B, C, h, w]; views may differ in size."""
     targets: dict[str, Tensor]
-    """"label": int64 [B]; with MixUp or CutMix also "label_weights": float32 [B, K], each row summing to 1."""
+    """"label": int64 [B]; of several labels in its place "labels": float32 [B, K], 1 for each class a picture bears.
+
+    With MixUp or CutMix also "label_weights": float32 [B, K], the same mixed and smoothed."""
     index: Tensor
     """int64 [B], positions among the samples."""
     weight: Tensor

@@ -57,9 +57,9 @@ class Draws:
         return dataclasses.replace(self, index=self.index[:, None] * count + np.arange(count))
 
 
-def permutation(seed: int, epoch: int, n: int) -> NDArray[np.int64]:
+def permutation(seed: int, epoch: int, n: int, stream: str = "order") -> NDArray[np.int64]:
     """The order of `n` pictures in an epoch: 0..n-1, int64 [n]."""
-    return np.argsort(_outputs(seed, epoch, np.arange(n), "order"))  # outputs of one generator never tie
+    return np.argsort(_outputs(seed, epoch, np.arange(n), stream))  # outputs of one generator never tie
 
 
 def step_seed(seed: int, step: int) -> int:

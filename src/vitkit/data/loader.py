@@ -6,6 +6,7 @@ import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitkit.data.augment import Augmentation, AugmentSpec
+from vitkit.data.balance import Balance
 from vitkit.data.batch import Batch, Part
 from vitkit.data.keys import permutation
 from vitkit.data.mix import MixSpec, draw_mix, mix_labels, mix_pictures
@@ -30,10 +32,11 @@ class Loader:
     """Pictures of `store` as batches, epoch after epoch; step s is batch s mod `steps_per_epoch` of its epoch.
 
     Each of `augment` gives one view; without any there is one, the centre at `preprocess.size`. With `shuffle`, order
-    is a function of (seed, epoch), else it is the store's. Pictures are augmented, mixed and normalised here, batch by
-    batch on `device`; workers only decode, and only where the store isn't in memory. A script that uses them runs
-    under `if __name__ == "__main__":`, as spawned processes import it. With `slices`, `batches` gives those of this
-    process in the place of each whole batch; together they hold the same pictures, varied and mixed in the same way.
+    is a function of (seed, epoch), else it is the store's; with `balanced`, so is what is drawn, every class equally
+    often. Pictures are augmented, mixed and normalised here, batch by batch on `device`; workers only decode, and only
+    where the store isn't in memory. A script that uses them runs under `if __name__ == "__main__":`, as spawned
+    processes import it. With `slices`, `batches` gives those of this process in the place of each whole batch; together
+    they hold the same pictures, varied and mixed in the same way.
 
     With `repeats` above 1 a picture comes so many times in a row, each time varied anew, and an epoch of as many steps
     holds so much fewer pictures (repeated augmentation: Hoffer et al., 2020, arXiv:1901.09335).
@@ -42,13 +45,14 @@ class Loader:
     def __init__(
         self,
         store: Store,
-        labels: NDArray[np.int64],
+        labels: NDArray[Any],
         num_classes: int,
         preprocess: Preprocess,
         *,
         batch_size: int,
         seed: int = 0,
         shuffle: bool = False,
+        balanced: bool = False,
         drop_last: bool = False,
         repeats: int = 1,
         augment: Sequence[Augmentation] = (),
@@ -87,6 +91,7 @@ class Loader:
         self._seed = seed
         self._shuffle = shuffle
         self._repeats = repeats
+        self._balance = Balance(labels) if balanced else None
         self.batch_size = min(batch_size, len(store))
         self._count = 0 if store.in_memory else workers
         self._workers: Workers | None = None
@@ -123,6 +128,7 @@ class Loader:
         plain._mix = None
         plain._repeats = 1
         plain._slices = Slices()
+        plain._balance = None
         plain._workers = None
         plain.steps_per_epoch = -(-len(self._store) // self.batch_size)
         return plain
@@ -175,6 +181,9 @@ class Loader:
         held, order = self._order
         if held != epoch:
             order = permutation(self._seed, epoch, len(self)) if self._shuffle else np.arange(len(self))
+            if self._balance is not None:
+                pictures, repeats = self._balance.draw(self._seed, epoch)
+                order = (pictures + len(self) * self._repeats * repeats)[order]
             self._order = (epoch, order)
         return order
 
@@ -183,11 +192,14 @@ class Loader:
         epoch, indices = step // self.steps_per_epoch, keys % len(self)
         records = [(view, view.draw(self._seed, epoch, keys)) for view in self._views]
         views = tuple(view.finish(record, self._normalise(view.apply(record, pictures))) for view, record in records)
-        targets = {"label": torch.from_numpy(self.labels[indices]).to(self._device)}
+        labels = torch.from_numpy(self.labels[indices]).to(self._device)
+        if labels.ndim == 2:
+            labels = labels.float()
+        targets = {"labels" if labels.ndim == 2 else "label": labels}
         if self._mix is not None:
             mix = draw_mix(self._mix, self._seed, step, self._views[0].size)
             views = tuple(mix_pictures(mix, view) for view in views)
-            targets["label_weights"] = mix_labels(mix, targets["label"], self._num_classes, self._mix.label_smoothing)
+            targets["label_weights"] = mix_labels(mix, labels, self._num_classes, self._mix.label_smoothing)
         weight = torch.ones(len(indices), device=self._device)
         return Batch(views, targets, torch.from_numpy(indices).to(self._device), weight, part)
 

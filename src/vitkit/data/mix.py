@@ -16,7 +16,7 @@ from torch import Tensor
 from vitkit.data.keys import uniform
 from vitkit.errors import ConfigError, list_faults
 
-__all__ = ["Mix", "MixSpec", "draw_mix", "mix_labels", "mix_pictures"]
+__all__ = ["Mix", "MixSpec", "draw_mix", "mix_labels", "mix_pictures", "soften_labels"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +79,21 @@ def mix_pictures(mix: Mix, pictures: Tensor) -> Tensor:
 
 
 def mix_labels(mix: Mix, labels: Tensor, num_classes: int, label_smoothing: float) -> Tensor:
-    """The mixed, smoothed labels: int64 [B] to float32 [B, K], rows summing to 1."""
-    rest = label_smoothing / num_classes
-    own = torch.full((len(labels), num_classes), rest, device=labels.device)
-    own.scatter_(1, labels[:, None], 1 - label_smoothing + rest)
+    """The mixed labels, as `soften_labels` makes them: float32 [B, K]."""
+    own = soften_labels(labels, num_classes, label_smoothing)
     return own * mix.weight + own.flip(0) * (1 - mix.weight)
+
+
+def soften_labels(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
+    """Labels as probabilities, float32 [B, K], smoothed: one of K (int64 [B]), or of each yes or no (float32 [B, K]).
+
+    One of K gives `smoothing` to all classes alike, rows sum to 1 (Szegedy et al. 2016); yes or no gives it to both.
+    """
+    if labels.ndim == 2:
+        return labels * (1 - smoothing) + smoothing / 2
+    rest = smoothing / num_classes
+    own = torch.full((len(labels), num_classes), rest, device=labels.device)
+    return own.scatter_(1, labels[:, None], 1 - smoothing + rest)
 
 
 def _cut(weight: float, size: tuple[int, int], down: float, across: float) -> Mix:

@@ -19,9 +19,9 @@ __all__ = [
     "MapDataset",
     "Samples",
     "Splits",
+    "as_labels",
     "check_trainable",
     "note_absent",
-    "whole_labels",
 ]
 
 logger = logging.getLogger("vitkit")
@@ -36,11 +36,11 @@ class MapDataset(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Pictures and the class of each, in a fixed order."""
+    """Pictures and the class of each, or the classes of each (multi-label), in a fixed order."""
 
     pictures: Sequence[Picture]
-    labels: NDArray[np.int64]
-    """[n], each in 0..K-1."""
+    labels: NDArray[Any]
+    """int64 [n], each in 0..K-1; of several labels bool [n, K], True for each class that a picture bears."""
     class_names: tuple[str, ...]
     """[K]."""
     name: str
@@ -52,8 +52,11 @@ class Samples:
             faults.append(f"there are {len(self.pictures)} pictures and {len(self.labels)} labels")
         if len(set(self.class_names)) != len(self.class_names):
             faults.append(f"class names repeat: {', '.join(self.class_names)}")
-        beyond = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.class_names)))
-        faults += [f"label {self.labels[at]} of picture {at} isn't in 0..{len(self.class_names) - 1}" for at in beyond]
+        if not self.multi_label:
+            beyond = np.flatnonzero((self.labels < 0) | (self.labels >= self.num_classes))
+            faults += [f"label {self.labels[at]} of picture {at} isn't in 0..{self.num_classes - 1}" for at in beyond]
+        elif self.labels.shape[1] != self.num_classes:
+            faults.append(f"the labels have {self.labels.shape[1]} columns and there are {self.num_classes} classes")
         if faults:
             raise DataError(f"{self.name}: {list_faults(faults)}")
 
@@ -67,13 +70,28 @@ class Samples:
         return len(self.class_names)
 
     @property
+    def multi_label(self) -> bool:
+        """Whether a picture bears any number of classes."""
+        return self.labels.ndim == 2
+
+    @property
     def lazy(self) -> bool:
         """True where pictures come from a user's Dataset, which may be slow and may not bear several threads."""
         return isinstance(self.pictures, DatasetPictures)
 
     def counts(self) -> NDArray[np.int64]:
-        """How many pictures each class has, [K]."""
+        """How many pictures bear each class, int64 [K]."""
+        if self.multi_label:
+            return np.asarray(self.labels.sum(axis=0), np.int64)
         return np.bincount(self.labels, minlength=self.num_classes)
+
+    def classes_of(self, at: int) -> NDArray[np.int64]:
+        """The classes that picture `at` bears."""
+        return np.flatnonzero(self.labels[at]) if self.multi_label else self.labels[at : at + 1]
+
+    def label_text(self, at: int) -> str:
+        """The names of the classes that picture `at` bears, with " | " between several; "none" for none."""
+        return " | ".join(self.class_names[label] for label in self.classes_of(at)) or "none"
 
     def describe(self, at: int) -> str:
         """The name of picture `at` for errors and reports: its path where it has one."""
@@ -139,12 +157,12 @@ class DatasetPictures(Sequence[Picture]):
 
 
 def check_trainable(samples: Samples) -> None:
-    """Raises DataError unless there are two classes or more and every one has a picture."""
+    """Raises DataError unless every class has a picture, and there are two classes or more (of several labels one)."""
     names, counts = samples.class_names, samples.counts()
     faults = []
-    if len(names) < 2:
+    if len(names) < (1 if samples.multi_label else 2):
         faults.append(f"it has {len(names)} class ({', '.join(names)}); learning to tell needs two or more")
-    if 0 < len(samples) < len(names):
+    if 0 < len(samples) < len(names) and not samples.multi_label:
         faults.append(f"it has fewer pictures ({len(samples)}) than classes ({len(names)})")
     absent = [repr(name) for name, count in zip(names, counts, strict=True) if not count]
     if absent:
@@ -161,9 +179,14 @@ def note_absent(splits: Splits) -> None:
             logger.warning("%s holds no picture of class %s: they are only learnt", part.name, list_faults(absent))
 
 
-def whole_labels(labels: Sequence[Any] | NDArray[Any], name: str) -> NDArray[np.int64]:
-    """The labels as int64 [n]; DataError where they aren't one whole number per picture."""
+def as_labels(labels: Sequence[Any] | NDArray[Any], name: str) -> NDArray[Any]:
+    """Labels as Samples has them: from whole numbers [n], or from 0 and 1 (or booleans) [n, K] for several labels."""
     values = np.asarray(labels)
+    if values.ndim == 2 and np.isin(values, (0, 1)).all():
+        return values.astype(bool)
     if values.size and (values.dtype.kind not in "iu" or values.ndim != 1):
-        raise DataError(f"{name}: labels are {values.dtype} {list(values.shape)}; give one whole number per picture")
+        raise DataError(
+            f"{name}: labels are {values.dtype} {list(values.shape)}; give one whole number per picture, "
+            "or 0 and 1 for each class"
+        )
     return values.astype(np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -45,20 +46,9 @@ def split(data: Samples | Splits, *, val_fraction: float = 0.2, seed: int = 0) -
     bearers: dict[bytes, list[int]] = {}
     for at, digest in enumerate(digests):
         bearers.setdefault(digest, []).append(at)
-    pure: list[list[list[int]]] = [[] for _ in samples.class_names]  # class -> groups of equal pictures
-    torn = set()  # classes with a picture that other classes claim too
-    for group in sorted(bearers.values(), key=lambda group: (draws[group[0]], digests[group[0]])):
-        labels = {int(samples.labels[at]) for at in group}
-        if len(labels) == 1:
-            pure[labels.pop()].append(group)
-        else:
-            torn |= labels
-    held_out: list[int] = []
-    for label, count in enumerate(samples.counts().tolist()):
-        if pure[label] and (len(pure[label]) > 1 or label in torn):
-            held_out += _choose(pure[label], min(max(1, round(val_fraction * count)), count - 1))
+    groups = sorted(bearers.values(), key=lambda group: (draws[group[0]], digests[group[0]]))
     inside = np.zeros(len(samples), bool)
-    inside[held_out] = True
+    inside[_held_out(groups, _memberships(samples), val_fraction)] = True
     if not inside.any():
         raise DataError(f"{samples.name} has no two different pictures of any class, so none can be held out; add some")
     train = samples.subset(np.flatnonzero(~inside), f"{samples.name} (train)")
@@ -67,13 +57,40 @@ def split(data: Samples | Splits, *, val_fraction: float = 0.2, seed: int = 0) -
     return splits
 
 
-def _choose(groups: list[list[int]], wanted: int) -> list[int]:
-    """The first groups that fit into `wanted` pictures; the smallest one where none does."""
-    chosen: list[int] = []
+def _memberships(samples: Samples) -> list[tuple[int, ...]]:
+    """The classes of each picture; bearing none is a class of its own, K."""
+    if not samples.multi_label:
+        return [(label,) for label in samples.labels.tolist()]
+    return [tuple(np.flatnonzero(row).tolist()) or (samples.num_classes,) for row in samples.labels]
+
+
+def _held_out(groups: list[list[int]], classes: list[tuple[int, ...]], fraction: float) -> list[int]:
+    """The pictures to hold out, of groups of equal ones: of each class its fraction, the rarest class choosing first.
+
+    With one label each the classes don't meet. With several this is the order of Sechidis, Tsoumakas and Vlahavas, On
+    the Stratification of Multi-Label Data (2011): what a rare class needs is settled before a frequent one takes it.
+    """
+    count = Counter(label for labels in classes for label in labels)
+    pure: dict[int, list[list[int]]] = {label: [] for label in count}
     for group in groups:
-        if len(chosen) + len(group) <= wanted:
-            chosen += group
-    return chosen or min(groups, key=len)
+        if len({classes[at] for at in group}) == 1:
+            for label in classes[group[0]]:
+                pure[label].append(group)
+    held: Counter[int] = Counter()
+    settled: set[int] = set()  # the first of each group whose side is known
+    chosen: list[int] = []
+    for label in sorted(count, key=lambda label: (len(pure[label]), label)):
+        wanted = min(max(1, round(fraction * count[label])), count[label] - 1)
+        open_groups = [group for group in pure[label] if group[0] not in settled]
+        smallest = min(map(len, open_groups), default=0)
+        for group in open_groups:
+            room = wanted - held[label] if held[label] or smallest <= wanted else smallest
+            # Of no class may all pictures be held out.
+            if len(group) <= room and all(held[each] + len(group) < count[each] for each in classes[group[0]]):
+                held.update({each: len(group) for each in classes[group[0]]})
+                chosen += group
+            settled.add(group[0])
+    return chosen
 
 
 def digest_pictures(samples: Samples) -> list[bytes]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Sized
+from typing import Any
 
 from vitkit.engine.predict import BATCH_SIZE, Predictor, probabilities
+from vitkit.evaluation.label_scores import LabelTally, MultiLabelScores
 from vitkit.evaluation.labels import Labelled
 from vitkit.evaluation.metrics import Scores, Tally
 
@@ -20,16 +22,18 @@ def evaluate(
     predictor: Predictor,
     labelled: Iterable[Labelled],
     *,
+    multi_label: bool = False,
     batch_size: int = BATCH_SIZE,
     on_progress: Progress | None = None,
-) -> Scores:
+) -> Scores | MultiLabelScores:
     """Answers every picture and scores the answers, ranked as `Predictor.classify` ranks them.
 
-    A picture that can't be used is listed in `failed` with its error, and is in no score. Raises ConfigError where the
-    model has no head, DataError where no picture could be scored or a label is no class of the model.
+    With `multi_label` every label is a tuple of classes. A picture that can't be used is listed in `failed` with its
+    error, and is in no score. Raises ConfigError where the model has no head, DataError where no picture could be
+    scored or a label is no class of the model.
     """
     predictor.check_classifier()
-    tally = Tally(predictor.spec.num_classes)
+    tally: Any = (LabelTally if multi_label else Tally)(predictor.spec.num_classes)
     failed: list[tuple[str, str]] = []
     total = len(labelled) if isinstance(labelled, Sized) else None
     # The answers run one batch behind the pictures; tee keeps the labels of that batch, whatever the iterable.
@@ -43,7 +47,7 @@ def evaluate(
             tally.add(item.label, probabilities(answer.logits, predictor.card.scores))
         if on_progress is not None:
             on_progress(done, total)
-    return tally.scores(
+    scores: Scores | MultiLabelScores = tally.scores(
         model=predictor.report.source,
         engine=predictor.engine.name,
         class_names=predictor.card.class_names,
@@ -51,3 +55,4 @@ def evaluate(
         failed=failed,
         seconds=time.perf_counter() - start,
     )
+    return scores

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitkit.data.augment import Augmentation, AugmentSpec
 from vitkit.data.batch import Batch
-from vitkit.data.mix import MixSpec
+from vitkit.data.mix import MixSpec, soften_labels
+from vitkit.data.samples import Samples
+from vitkit.errors import ConfigError
+from vitkit.training.losses import class_weights, sigmoid_loss, softmax_loss
+from vitkit.training.scores import score_labels, summary
 from vitkit.training.spec import TrainSpec
 
 __all__ = ["Classification", "Loss", "Objective", "Step"]
@@ -36,17 +39,22 @@ class Objective(nn.Module):
 
     classifies: ClassVar[bool] = False
     """Whether the model's head learns the classes. Without, the model has no head: what is trained is an encoder."""
-    score: ClassVar[str | None] = None
+    per_class: bool = False
+    """Whether each class is a question of its own: answers are sigmoids rather than a softmax."""
+    score: str | None = None
     """The entry of `validate` by which the best checkpoint is chosen, higher being better."""
 
     @classmethod
-    def defaults(cls, start: TrainSpec) -> TrainSpec:
-        """The settings that suit it, made from those that suit the start; a user's go on top."""
+    def defaults(cls, start: TrainSpec, samples: Samples) -> TrainSpec:
+        """The settings that suit it, made from those that suit the start, for `samples`; a user's go on top."""
         return start if cls.classifies else dataclasses.replace(start, label_smoothing=0.0, mix=MixSpec())
 
     @classmethod
-    def make(cls, model: nn.Module, spec: TrainSpec) -> Self:
-        """The objective for training `model`; ConfigError where it can't be. A teacher starts as a copy of `model`."""
+    def make(cls, model: nn.Module, spec: TrainSpec, samples: Samples) -> Self:
+        """The objective for training `model` on `samples`; ConfigError where it can't be.
+
+        A teacher starts as a copy of `model`.
+        """
         return cls()
 
     def views(self, augment: AugmentSpec, held: tuple[int, int], size: tuple[int, int]) -> Sequence[Augmentation]:
@@ -85,40 +93,76 @@ def at_least_float32(logits: Tensor) -> Tensor:
 
 
 class Classification(Objective):
-    """Cross-entropy on labels, smoothed (Szegedy et al., 2016), or on the soft labels that MixUp and CutMix give."""
+    """The loss of labels, one or several a picture, smoothed (Szegedy et al., 2016) or mixed (MixUp, CutMix)."""
 
     classifies = True
-    score = "accuracy"
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        multi_label: bool = False,
+        loss: str = "softmax",
+        gamma: float = 0.0,
+        weights: Tensor | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__()
+        self.score = "mAP" if multi_label else "accuracy"
+        self.multi_label = multi_label
+        self.per_class = loss == "bce" or multi_label
+        self.gamma = gamma if loss == "focal" else 0.0
         self.label_smoothing = label_smoothing
+        self.weights: Tensor | None
+        self.register_buffer("weights", weights, persistent=False)
 
     @classmethod
-    def make(cls, model: nn.Module, spec: TrainSpec) -> Self:
-        """With the label smoothing of `spec`."""
-        return cls(spec.label_smoothing)
+    def defaults(cls, start: TrainSpec, samples: Samples) -> TrainSpec:
+        """Of several labels each is a question of its own, and not smoothed: rare ones would drown in the rest."""
+        return dataclasses.replace(start, loss="bce", label_smoothing=0.0) if samples.multi_label else start
+
+    @classmethod
+    def make(cls, model: nn.Module, spec: TrainSpec, samples: Samples) -> Self:
+        """The loss and class weights of `spec`, label smoothing and what else it says of labels."""
+        if samples.multi_label and spec.loss == "softmax":
+            raise ConfigError(
+                f"loss is softmax, of one class a picture; {samples.name} has several: choose bce or focal"
+            )
+        return cls(
+            multi_label=samples.multi_label,
+            loss=spec.loss,
+            gamma=spec.focal_gamma,
+            weights=class_weights(spec, samples),
+            label_smoothing=spec.label_smoothing,
+        )
 
     def forward(self, model: nn.Module, batch: Batch, step: int) -> Loss:
-        """Mean cross-entropy over the batch, pictures weighted by `batch.weight`."""
+        """Mean loss over the batch, pictures weighted by `batch.weight`."""
         logits = at_least_float32(model(batch.views[0]))
-        if "label_weights" in batch.targets:
-            losses = -(batch.targets["label_weights"] * logits.log_softmax(dim=-1)).sum(dim=-1)
-        else:
-            losses = F.cross_entropy(
-                logits, batch.targets["label"], label_smoothing=self.label_smoothing, reduction="none"
-            )
-        total = (losses * batch.weight).sum() / batch.weight.sum()
-        return Loss(total, {})
+        labels = batch.targets.get("label_weights")
+        if labels is None:
+            labels = soften_labels(self._labels(batch), logits.shape[1], self.label_smoothing)
+        losses = self._losses(logits, labels, self.weights)
+        return Loss((losses * batch.weight).sum() / batch.weight.sum(), {})
 
     @torch.inference_mode()
     def validate(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """Accuracy (share of right first answers) and mean cross-entropy."""
-        right = count = 0
-        loss = 0.0
+        """Accuracy (share of right first answers), or of several labels their summary; and the mean loss.
+
+        The loss is neither smoothed nor weighted by classes.
+        """
+        said, right = [], []
         for batch in batches:
-            logits, labels = at_least_float32(model(batch.views[0])), batch.targets["label"]
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-            right += int((logits.argmax(dim=-1) == labels).sum())
-            count += len(labels)
-        return {"accuracy": right / count, "loss": loss / count}
+            said.append(at_least_float32(model(batch.views[0])))
+            right.append(self._labels(batch))
+        logits, labels = torch.cat(said), torch.cat(right)
+        loss = float(self._losses(logits, soften_labels(labels, logits.shape[1], 0.0)).mean())
+        if self.multi_label:
+            return {**summary(score_labels(labels.cpu().numpy() > 0, logits.cpu().numpy())), "loss": loss}
+        return {"accuracy": int((logits.argmax(dim=-1) == labels).sum()) / len(labels), "loss": loss}
+
+    def _labels(self, batch: Batch) -> Tensor:
+        return batch.targets["labels" if self.multi_label else "label"]
+
+    def _losses(self, logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        loss = sigmoid_loss if self.per_class else softmax_loss
+        return loss(logits, labels, weights, self.gamma)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -46,6 +48,17 @@ class TrainSpec:
     warmup: float = field(default=0.1, metadata=_help("share of the steps in which the rate rises"))
     final_lr: float = field(default=0.01, metadata=_help("share of the peak rate that the cosine ends at"))
     clip_norm: float | None = field(default=1.0, metadata=_help("largest norm of the gradient; none = no clipping"))
+    loss: Literal["softmax", "bce", "focal"] = field(
+        default="softmax",
+        metadata=_help("cross-entropy of one class of all; bce = each class for itself; focal = hard pictures more"),
+    )
+    focal_gamma: float = field(default=2.0, metadata=_help("how much less focal minds easy pictures"))
+    class_weights: Literal["balanced"] | Mapping[str, float] | None = field(
+        default=None, metadata=_help("of classes in the loss: balanced = the rare ones more; a table by name")
+    )
+    sampling: Literal["all", "balanced"] = field(
+        default="all", metadata=_help("each picture once an epoch; balanced = every class equally often")
+    )
     label_smoothing: float = field(default=0.1, metadata=_help("probability given to all classes alike"))
     ema_decay: float = field(default=0.998, metadata=_help("of the weights' moving average; 0 = none"))
     drop_path: float | None = field(default=None, metadata=_help("stochastic depth; none = the model's own"))
@@ -86,7 +99,7 @@ class TrainSpec:
         for name in ("lr", "save_every_s"):
             if not getattr(self, name) > 0:
                 faults.append(f"{name} is {getattr(self, name)}; it must be larger than 0")
-        for name in ("weight_decay", "layer_decay"):
+        for name in ("weight_decay", "layer_decay", "focal_gamma"):
             if not getattr(self, name) >= 0:
                 faults.append(f"{name} is {getattr(self, name)}; at least 0")
         for name in ("warmup", "final_lr", "label_smoothing", "ema_decay", "beta2", "momentum", "drop_path"):
@@ -99,6 +112,12 @@ class TrainSpec:
                 faults.append(f"{name} is {value}; it must be larger than 0")
         if self.accumulate > max(self.batch_size // 2, 1):
             faults.append(f"accumulate is {self.accumulate}; at most batch_size / 2, {max(self.batch_size // 2, 1)}")
+        if isinstance(self.class_weights, Mapping):
+            faults += [
+                f"class_weights.{name} is {weight}; a finite number, at least 0"
+                for name, weight in self.class_weights.items()
+                if not 0 <= weight < math.inf
+            ]
         if faults:
             raise ConfigError(list_faults(faults))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitkit.data.samples import Samples, whole_labels
+from vitkit.data.samples import Samples, as_labels
 from vitkit.errors import DataError, list_faults
 from vitkit.image.decode import describe
 
@@ -22,7 +22,10 @@ def read_arrays(
     *,
     name: str = "arrays",
 ) -> Samples:
-    """Pictures already in memory: numbers [n, H, W, C] or [n, H, W], or a sequence of [H, W, C] of any sizes."""
+    """Pictures already in memory: numbers [n, H, W, C] or [n, H, W], or a sequence of [H, W, C] of any sizes.
+
+    Labels are whole numbers [n], or of several 0 and 1 [n, K].
+    """
     wrong = [
         f"picture {at} is {describe(picture)}; give numbers [H, W, C] or [H, W]"
         for at, picture in enumerate(pictures)
@@ -30,4 +33,4 @@ def read_arrays(
     ]
     if wrong:
         raise DataError(f"{name}: {list_faults(wrong)}")
-    return Samples(tuple(pictures), whole_labels(labels, name), tuple(class_names), name)
+    return Samples(tuple(pictures), as_labels(labels, name), tuple(class_names), name)

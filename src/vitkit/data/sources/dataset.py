@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vitkit.data.samples import DatasetPictures, MapDataset, Samples, whole_labels
+from vitkit.data.samples import DatasetPictures, MapDataset, Samples, as_labels
 
 __all__ = ["read_dataset"]
 
@@ -14,14 +14,15 @@ __all__ = ["read_dataset"]
 def read_dataset(dataset: MapDataset, class_names: Sequence[str] | None = None, *, name: str = "dataset") -> Samples:
     """A map-style Dataset of (picture, label): a path, PIL image, uint8 array or tensor, before any random transform.
 
-    Labels are its `targets` where it has them as torchvision's datasets do, else every item is fetched once. Names
-    are `class_names`, else its `classes`, else the labels in digits. Pictures are fetched when they are needed.
+    A label is a whole number, or of several 0 or 1 for each class. They are the dataset's `targets` where it has them
+    as torchvision's do, else every item is fetched once. Names are `class_names`, else its `classes`, else the labels
+    in digits. Pictures are fetched when they are needed.
     """
     targets = getattr(dataset, "targets", None)
     if targets is None or len(targets) != len(dataset):
         targets = [dataset[at][1] for at in range(len(dataset))]
-    labels = whole_labels(targets, name)
+    labels = as_labels(targets, name)
     names = class_names or getattr(dataset, "classes", None)
     if names is None:
-        names = [str(label) for label in range(int(labels.max(initial=-1)) + 1)]
+        names = list(map(str, range(labels.shape[1] if labels.ndim == 2 else int(labels.max(initial=-1)) + 1)))
     return Samples(DatasetPictures(dataset, np.arange(len(labels))), labels, tuple(map(str, names)), name)

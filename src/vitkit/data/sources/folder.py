@@ -8,39 +8,45 @@ from pathlib import Path
 
 from vitkit.data.samples import Samples, Splits
 from vitkit.data.sources.parts import HELD_OUT, join_parts
-from vitkit.data.sources.rows import samples_of_rows
+from vitkit.data.sources.rows import Listing, Row, samples_of_rows
+from vitkit.data.sources.table import find_tables
 from vitkit.errors import DataError, list_faults
 from vitkit.image.listing import EXTENSIONS, list_pictures
 
-__all__ = ["find_parts", "read_folder", "read_split_folder"]
+__all__ = ["find_parts", "list_class_folders", "read_folder", "read_split_folder"]
 
 logger = logging.getLogger("vitkit")
 
 
 def read_folder(path: str | os.PathLike[str]) -> Samples:
     """One folder per class, with that class's pictures in it and below; sorted classes, pictures as `list_pictures`."""
-    folder = Path(path)
+    listing = list_class_folders(Path(path))
+    if listing.faults:
+        raise DataError(f"{path}: {list_faults(listing.faults)}")
+    return samples_of_rows(listing.rows, str(path))
+
+
+def list_class_folders(folder: Path) -> Listing:
+    """The pictures of a folder per class, and what lies there otherwise. Raises DataError where there is none."""
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError as error:
         raise DataError(f"{folder} can't be listed: {error.strerror}; give a folder of class folders") from None
     if not any(entry.is_dir() for entry in entries):
-        lists = [str(entry) for entry in entries if entry.suffix.lower() == ".csv"]
-        remedy = f"; give {lists[0]} if that lists the labels" if lists else "; or list path and label in a CSV file"
+        tables = find_tables(folder)
+        remedy = f"; give {tables[0]} if that lists the labels" if tables else "; or list path and label in a CSV file"
         raise DataError(f"{folder} has no class folders; put each picture in the folder of its class{remedy}")
-    rows: list[tuple[str, str]] = []
-    faults = []
+    rows: list[Row] = []
+    faults: list[str] = []
     for entry in entries:
         if entry.is_dir():
             try:
-                rows += [(picture, entry.name) for picture in list_pictures([str(entry)])]
+                rows += [Row(picture, (entry.name,)) for picture in list_pictures([str(entry)])]
             except DataError as error:
                 faults.append(str(error))
         elif entry.suffix.lower() in EXTENSIONS:
             faults.append(f"{entry.name!r} lies in no class folder")
-    if faults:
-        raise DataError(f"{folder}: {list_faults(faults)}")
-    return samples_of_rows(rows, str(folder))
+    return Listing(rows, faults)
 
 
 def find_parts(path: Path) -> dict[str, Path]:

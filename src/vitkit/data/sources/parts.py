@@ -37,5 +37,10 @@ def join_parts(name: str, read: Mapping[str, Samples], spelt: Mapping[str, str])
 
 def _under(samples: Samples, class_names: tuple[str, ...]) -> Samples:
     """The same pictures, labelled among `class_names`."""
-    table = np.array([class_names.index(name) for name in samples.class_names])
-    return Samples(samples.pictures, table[samples.labels], class_names, samples.name)
+    table = np.array([class_names.index(name) for name in samples.class_names], np.int64)
+    if samples.multi_label:
+        labels = np.zeros((len(samples), len(class_names)), bool)
+        labels[:, table] = samples.labels
+    else:
+        labels = table[samples.labels]
+    return Samples(samples.pictures, labels, class_names, samples.name)
