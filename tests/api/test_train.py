@@ -26,7 +26,7 @@ from vitkit.data.augment import AUGMENTS, AugmentSpec
 from vitkit.data.samples import Splits
 from vitkit.data.sources.arrays import read_arrays
 from vitkit.data.workers import Workers
-from vitkit.errors import Interrupted
+from vitkit.errors import ConfigError, Interrupted
 from vitkit.training.log import CLOCK_FIELDS, read_log
 from vitkit.training.objective import Classification
 from vitkit.training.state import Progress, find_checkpoint
@@ -309,3 +309,36 @@ def test_held_out_pictures_that_shall_be_read_once_are_in_no_baseline(tmp_path: 
     for name, settings, baseline in (("once", {"evaluate_every": 0}, True), ("off", {}, False)):
         train(data, settings={"epochs": 1} | settings, output=tmp_path / name, baseline=baseline)
         assert not (tmp_path / name / "baseline.json").exists()
+
+
+def test_training_small_at_first_ends_at_the_models_size_and_resumes_to_the_bit(tmp_path: Path) -> None:
+    data = flowers(tmp_path / "data", count=40)
+    settings = {"epochs": 3, "batch_size": 8, "early_size": 16, "late": 0.4, "save_every_s": 1e9}
+    seen: list[int] = []
+
+    def train_into(name: str, **more: Any) -> Path:
+        train(data, image_size=32, settings=settings, output=tmp_path / name, baseline=False, **more)
+        return tmp_path / name
+
+    take = Classification.forward
+
+    def spy(self: Classification, model: Any, batch: Any, step: int) -> Any:
+        seen.append(batch.views[0].shape[-1])
+        return take(self, model, batch, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Classification, "forward", spy)
+        whole = train_into("whole")
+    assert seen == [16] * 5 + [32] * 4
+    with pytest.raises(Interrupted):
+        train_into("cut", on_step=interrupt_at(4))
+    train(resume=tmp_path / "cut", baseline=False)
+    assert_same(ending(tmp_path / "cut"), ending(whole))
+
+
+def test_an_early_size_that_the_model_cannot_take_is_said_before_the_pictures_are_read(tmp_path: Path) -> None:
+    def unread(done: int, total: int) -> None:
+        raise AssertionError
+
+    with pytest.raises(ConfigError, match=r"early_size 15 isn't for this model: .* multiples of the patch size 4"):
+        train(flowers(tmp_path / "data"), image_size=32, settings={"early_size": 15}, on_read=unread)

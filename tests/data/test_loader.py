@@ -252,3 +252,19 @@ def running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_early_steps_have_views_of_their_own(samples: Samples) -> None:
+    store = make_store(samples, PREPROCESS, training=True)
+    late, early = (Augmentation(SPEC, store.size, size) for size in (PREPROCESS.size, (12, 12)))
+    both = Loader(store, samples.labels, 3, PREPROCESS, batch_size=5, augment=[late], early=[early], mix=MIX)
+    alone = [
+        Loader(store, samples.labels, 3, PREPROCESS, batch_size=5, augment=[view], mix=MIX).batch(2)
+        for view in (early, late)
+    ]
+    found = list(both.batches(2, 4, is_early=lambda step: step < 3))
+    assert [batch.views[0].shape[2:] for batch in found] == [(12, 12), PREPROCESS.size]
+    for batch, expected in zip((both.batch(2, early=True), both.batch(2)), alone, strict=True):
+        assert torch.equal(batch.views[0], expected.views[0])
+        assert torch.equal(batch.targets["label_weights"], expected.targets["label_weights"])
+    assert torch.equal(found[0].views[0], alone[0].views[0])

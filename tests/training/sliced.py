@@ -32,8 +32,8 @@ class Double:
         self.steps_per_epoch = loader.steps_per_epoch
         self._loader = loader
 
-    def batches(self, start: int, stop: int, stride: int = 1) -> Iterator[Batch]:
-        for batch in self._loader.batches(start, stop, stride):
+    def batches(self, start: int, stop: int, stride: int = 1, **early: Any) -> Iterator[Batch]:
+        for batch in self._loader.batches(start, stop, stride, **early):
             yield replace(batch, views=tuple(view.double() for view in batch.views), weight=batch.weight.double())
 
 

@@ -40,8 +40,8 @@ class Slow:
         self._loader = loader
         self._wait = wait
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        for batch in self._loader.batches(start, stop):
+    def batches(self, start: int, stop: int, **early: Any) -> Iterator[Batch]:
+        for batch in self._loader.batches(start, stop, **early):
             self._wait()
             yield batch
 

@@ -35,6 +35,7 @@ def make_loaders(
     """
     num_classes = splits.train.num_classes
     training, *held_out = _stores(splits, preprocess, on_read)
+    early = spec.early_size
     mix = dataclasses.replace(spec.mix, label_smoothing=spec.label_smoothing)
     loader = Loader(
         training,
@@ -48,6 +49,7 @@ def make_loaders(
         drop_last=True,
         repeats=spec.repeats,
         augment=objective.views(spec.augment, training.size, preprocess.size),
+        early=objective.views(spec.augment, training.size, (early, early)) if early else (),
         mix=mix if mix.mixup or mix.cutmix else None,
         workers=workers,
         device=device,

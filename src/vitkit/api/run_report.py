@@ -215,7 +215,7 @@ def _mistakes(held: Held, evaluation: Loader, card: Card, samples: Samples, file
 
 def _augmented(training: Loader, preprocess: Preprocess, samples: Samples, file: Path) -> list[Block]:
     """Pictures as the training sees them."""
-    batch = training.batch(0)
+    batch = training.batch(0, early=True)
     captions = [samples.label_text(at) for at in batch.index[:SHOWN].tolist()]
     shown = show_pictures(list(batch.views[0][:SHOWN].cpu()), captions, preprocess, file)
     mixed = ", each under its own class whatever is mixed in" if "label_weights" in batch.targets else ""

@@ -19,7 +19,7 @@ from vitkit.training.spec import TrainSpec
 from vitkit.training.starts import small_spec, spread_positions
 from vitkit.training.tune import freeze
 
-__all__ = ["natural_size", "start_model"]
+__all__ = ["check_early_size", "natural_size", "start_model"]
 
 
 def start_model(
@@ -59,6 +59,18 @@ def start_model(
     module.load_state_dict(found.state)
     freeze(module, spec)
     return module, _in_range(_whole(found.card.preprocess), value_range, samples)
+
+
+def check_early_size(module: ImageModel, spec: TrainSpec) -> None:
+    """Raises ConfigError where `module` takes no pictures of the size that the early steps shall have."""
+    if spec.early_size is None:
+        return
+    pixels = torch.zeros(1, module.spec.in_channels, spec.early_size, spec.early_size)
+    try:
+        with torch.inference_mode():
+            module.eval()(pixels)
+    except ConfigError as error:
+        raise ConfigError(f"early_size {spec.early_size} isn't for this model: {error}") from None
 
 
 def _whole(preprocess: Preprocess) -> Preprocess:

@@ -16,7 +16,7 @@ from vitkit.api.loaders import make_loaders
 from vitkit.api.objectives import find_objective
 from vitkit.api.run_report import write_results
 from vitkit.api.runs import RunSpec, check_new_run, new_run, read_run
-from vitkit.api.starts import natural_size, start_model
+from vitkit.api.starts import check_early_size, natural_size, start_model
 from vitkit.checkpoint.card import Card, Provenance
 from vitkit.checkpoint.save import save_native
 from vitkit.config import from_dict, to_dict
@@ -130,6 +130,7 @@ def train(
     module, preprocess = start_model(
         model, preset, revision, image_size, patch_size, value_range, splits.train, num_classes, spec
     )
+    check_early_size(module, spec)
     objective = kind.make(module, spec, splits.train)
     build_optimizer(module, objective, spec)  # so that its faults come before the pictures are read
     run = RunSpec(

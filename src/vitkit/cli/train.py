@@ -56,6 +56,9 @@ def train(
         tuple[float, float] | None,
         typer.Option("--value-range", help="LOW HIGH of deep pictures (16 bits, floats). [all they hold]"),
     ] = None,
+    early_size: Annotated[
+        int | None, typer.Option("--early-size", help="Side of training pictures until the last 15 % of steps.", min=1)
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of initialisation, order, augmentation, dropout.", min=0)] = None,
     split_seed: Annotated[int | None, typer.Option("--split-seed", help="Of the held-out part.", min=0)] = None,
     val_fraction: Annotated[float | None, typer.Option("--val-fraction", help="Held-out part. [0.2]")] = None,
@@ -90,6 +93,7 @@ def train(
         "optimizer": optimizer,
         "seed": seed,
         "dtype": dtype,
+        "early_size": early_size,
         "compile": compile_step,
         "gradient_checkpointing": gradient_checkpointing,
         "tune": tune,

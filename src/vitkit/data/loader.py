@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -31,12 +31,13 @@ __all__ = ["Loader"]
 class Loader:
     """Pictures of `store` as batches, epoch after epoch; step s is batch s mod `steps_per_epoch` of its epoch.
 
-    Each of `augment` gives one view; without any there is one, the centre at `preprocess.size`. With `shuffle`, order
-    is a function of (seed, epoch), else it is the store's; with `balanced`, so is what is drawn, every class equally
-    often. Pictures are augmented, mixed and normalised here, batch by batch on `device`; workers only decode, and only
-    where the store isn't in memory. A script that uses them runs under `if __name__ == "__main__":`, as spawned
-    processes import it. With `slices`, `batches` gives those of this process in the place of each whole batch; together
-    they hold the same pictures, varied and mixed in the same way.
+    Each of `augment` gives one view; without any there is one, the centre at `preprocess.size`. `early` are the views
+    of early steps where they differ, such as smaller ones. With `shuffle`, order is a function of (seed, epoch), else
+    it is the store's; with `balanced`, so is what is drawn, every class equally often. Pictures are augmented, mixed
+    and normalised here, batch by batch on `device`; workers only decode, and only where the store isn't in memory. A
+    script that uses them runs under `if __name__ == "__main__":`, as spawned processes import it. With `slices`,
+    `batches` gives those of this process in the place of each whole batch; together they hold the same pictures, varied
+    and mixed in the same way.
 
     With `repeats` above 1 a picture comes so many times in a row, each time varied anew, and an epoch of as many steps
     holds so much fewer pictures (repeated augmentation: Hoffer et al., 2020, arXiv:1901.09335).
@@ -56,6 +57,7 @@ class Loader:
         drop_last: bool = False,
         repeats: int = 1,
         augment: Sequence[Augmentation] = (),
+        early: Sequence[Augmentation] = (),
         mix: MixSpec | None = None,
         workers: int = 0,
         device: torch.device | str = "cpu",
@@ -74,7 +76,7 @@ class Loader:
             faults.append(f"mix is set and there are {len(augment)} views; mixing takes one view")
         faults += [
             f"an augmentation takes pictures of {each.held}, the store holds {store.size} (height, width)"
-            for each in augment
+            for each in (*augment, *early)
             if each.held != store.size
         ]
         if faults:
@@ -83,6 +85,7 @@ class Loader:
         self.labels = labels
         self._num_classes = num_classes
         self._views = tuple(augment) or (Augmentation(AugmentSpec(), store.size, preprocess.size),)
+        self._early = tuple(early) or self._views
         self._mix = mix
         self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
@@ -125,6 +128,7 @@ class Loader:
         """A loader of the same pictures in the same order that neither varies nor mixes them, nor leaves any out."""
         plain = copy.copy(self)
         plain._views = (Augmentation(AugmentSpec(), self._store.size, self._views[0].size),)
+        plain._early = plain._views
         plain._mix = None
         plain._repeats = 1
         plain._slices = Slices()
@@ -137,16 +141,21 @@ class Loader:
         """Which pictures the batch of `step` holds, [B]."""
         return self._keys(step) % len(self)
 
-    def batch(self, step: int) -> Batch:
-        """The whole batch of `step`, made here and now: a function of the loader's arguments and `step`."""
-        return self._assemble(step, self._keys(step), self._store.take(self.indices(step)), None)
+    def batch(self, step: int, *, early: bool = False) -> Batch:
+        """The whole batch of `step`, made here and now: a function of the loader's and these arguments."""
+        return self._assemble(step, self._keys(step), self._store.take(self.indices(step)), None, early)
 
-    def batches(self, start: int, stop: int, stride: int = 1) -> Iterator[Batch]:
-        """The batches of range(start, stop, stride), or their slices; read ahead by the workers where there are any."""
+    def batches(
+        self, start: int, stop: int, stride: int = 1, *, is_early: Callable[[int], bool] = lambda step: False
+    ) -> Iterator[Batch]:
+        """The batches of range(start, stop, stride), or their slices; read ahead by the workers where there are any.
+
+        `is_early` says of a step, when its turn comes, whether it has the early views.
+        """
         cuts, kept = itertools.tee(self._cut(start, stop, stride))  # the workers are ahead of us
         pictures = self._read(keys % len(self) for _, keys, _ in cuts)
         for (step, keys, part), pixels in zip(kept, pictures, strict=True):
-            yield self._assemble(step, keys, pixels, part)
+            yield self._assemble(step, keys, pixels, part, is_early(step))
 
     def _cut(self, start: int, stop: int, stride: int) -> Iterator[tuple[int, NDArray[np.int64], Part | None]]:
         """Steps, keys of pictures and what these are of the whole batch."""
@@ -187,17 +196,17 @@ class Loader:
             self._order = (epoch, order)
         return order
 
-    def _assemble(self, step: int, keys: NDArray[np.int64], pixels: Decoded, part: Part | None) -> Batch:
+    def _assemble(self, step: int, keys: NDArray[np.int64], pixels: Decoded, part: Part | None, early: bool) -> Batch:
         pictures = torch.from_numpy(pixels).to(self._device)
         epoch, indices = step // self.steps_per_epoch, keys % len(self)
-        records = [(view, view.draw(self._seed, epoch, keys)) for view in self._views]
+        records = [(view, view.draw(self._seed, epoch, keys)) for view in (self._early if early else self._views)]
         views = tuple(view.finish(record, self._normalise(view.apply(record, pictures))) for view, record in records)
         labels = torch.from_numpy(self.labels[indices]).to(self._device)
         if labels.ndim == 2:
             labels = labels.float()
         targets = {"labels" if labels.ndim == 2 else "label": labels}
         if self._mix is not None:
-            mix = draw_mix(self._mix, self._seed, step, self._views[0].size)
+            mix = draw_mix(self._mix, self._seed, step, records[0][0].size)
             views = tuple(mix_pictures(mix, view) for view in views)
             targets["label_weights"] = mix_labels(mix, labels, self._num_classes, self._mix.label_smoothing)
         weight = torch.ones(len(indices), device=self._device)

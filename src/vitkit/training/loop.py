@@ -46,7 +46,7 @@ class TrainingData(Protocol):
 
     steps_per_epoch: int
 
-    def batches(self, start: int, stop: int) -> Iterator[Batch]: ...
+    def batches(self, start: int, stop: int, *, is_early: Callable[[int], bool] = ...) -> Iterator[Batch]: ...
 
 
 class Model(Grouped, Protocol):
@@ -104,7 +104,8 @@ def fit(
         held_out: dict[str, float] = {}
         started, saved_at = replace(state.progress), time.monotonic()
         with Log(folder / "log.jsonl", keep_steps=state.progress.step) as log:
-            batches = data.batches(state.progress.step, state.progress.steps)
+            is_early = partial(_is_early, state.progress, spec)
+            batches = data.batches(state.progress.step, state.progress.steps, is_early=is_early)
             while state.progress.step < state.progress.steps:
                 step = state.progress.step
                 try:
@@ -174,6 +175,11 @@ def _train_step(
     return {**row, "lr": spec.lr * scale, "grad_norm": norm}, batch.whole_size
 
 
+def _is_early(progress: Progress, spec: TrainSpec, step: int) -> bool:
+    """Whether `step` comes before the late ones, by the plan as it stands."""
+    return spec.early_size is not None and step < round((1 - spec.late) * progress.steps)
+
+
 def _plan(
     step_module: nn.Module,
     data: TrainingData,
@@ -185,15 +191,23 @@ def _plan(
     autocast: AbstractContextManager[object],
 ) -> int:
     """Steps that fit into the minutes; nothing else changes."""
-    batches = data.batches(0, state.progress.steps)
+    kinds = {True: 1 - spec.late, False: spec.late} if spec.early_size else {False: 1.0}
+    train_steps = []
+    for early, share in kinds.items():
+        batches = data.batches(0, state.progress.steps, is_early=partial(_same, early))
+        train_steps.append((share, partial(_train_step, step_module, batches, state, spec, device, autocast)))
     return plan_steps(
         state,
         spec,
         checkpoints,
         data.steps_per_epoch,
-        lambda: _train_step(step_module, batches, state, spec, device, autocast),
+        train_steps,
         None if validation is None else (validation.steps_per_epoch, partial(_validate, state, validation, autocast)),
     )
+
+
+def _same(early: bool, step: int) -> bool:
+    return early
 
 
 def _add_gradients(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vitkit.training.spec import TrainSpec
@@ -39,13 +39,14 @@ def plan_steps(
     spec: TrainSpec,
     checkpoints: Path,
     steps_per_epoch: int,
-    train_step: Callable[[], object],
+    train_steps: Sequence[tuple[float, Callable[[], object]]],
     validation: tuple[int, Callable[[int], object]] | None,
 ) -> int:
     """Steps that fit into the minutes at the speed of a trial, which ends with `state` as it was.
 
-    `train_step` takes one more step; `validation` is the batches of an evaluation, and what reads so many of them.
-    Before the first step, so that the schedule is whole from there on; a resumed training goes on with it.
+    `train_steps` are the kinds of steps: the share of each, and what takes one more of it; `validation` is the batches
+    of an evaluation, and what reads so many of them. Before the first step, so that the schedule is whole from there
+    on; a resumed training goes on with it.
     """
     assert spec.minutes is not None
     budget = spec.minutes * 60 * PLANNED_SHARE
@@ -53,12 +54,16 @@ def plan_steps(
     with tempfile.TemporaryDirectory(prefix=".part-", dir=checkpoints) as place:
         start = save_checkpoint(Path(place), state)
         saving = clock.lap()
-        laps: list[float] = []
-        while len(laps) < min(TRIAL_STEPS, state.progress.steps):
-            train_step()
-            laps.append(clock.lap())
-            if len(laps) > 2 and sum(laps[1:]) > TRIAL_SHARE * budget:
-                break
+        seconds = 0.0
+        for share, train_step in train_steps:
+            laps: list[float] = []
+            while len(laps) < min(TRIAL_STEPS, state.progress.steps):
+                train_step()
+                laps.append(clock.lap())
+                if len(laps) > 2 and sum(laps[1:]) > TRIAL_SHARE * budget:
+                    break
+            warm = laps[len(laps) // 2 :]  # the first ones compile, allocate and warm caches
+            seconds += share * sum(warm) / len(warm)
         evaluation = 0.0
         if validation is not None:
             batches, validate = validation
@@ -67,10 +72,9 @@ def plan_steps(
             evaluation = clock.lap() * batches / tried
         spent = state.progress.seconds
         restore(start, state)
-    warm = laps[len(laps) // 2 :]  # the first ones compile, allocate and warm caches
     left = budget - spent - evaluation - saving
     per_epoch = saving + evaluation / max(spec.evaluate_every, 1)
-    per_step = sum(warm) / len(warm) * (1 + saving / spec.save_every_s) + per_epoch / steps_per_epoch
+    per_step = seconds * (1 + saving / spec.save_every_s) + per_epoch / steps_per_epoch
     return max(1, int(min(left / per_step, state.progress.steps)))
 
 

@@ -68,6 +68,10 @@ class TrainSpec:
     lora: LoraSpec = field(default_factory=LoraSpec, metadata=_help("size and places of LoRA's products"))
     augment: AugmentSpec = field(default_factory=AugmentSpec, metadata=_help("how training pictures vary"))
     repeats: int = field(default=1, metadata=_help("times a picture comes in a row, each time varied anew"))
+    early_size: int | None = field(
+        default=None, metadata=_help("side of the training pictures before the `late` steps; none = the model's own")
+    )
+    late: float = field(default=0.15, metadata=_help("share of the steps, the last ones, that early_size leaves"))
     mix: MixSpec = field(default_factory=MixSpec, metadata=_help("MixUp and CutMix"))
     seed: int = field(default=0, metadata=_help("of the initialisation, order, augmentation, dropout"))
     dtype: Literal["auto", "float32", "bfloat16"] = field(
@@ -102,7 +106,7 @@ class TrainSpec:
         for name in ("weight_decay", "layer_decay", "focal_gamma"):
             if not getattr(self, name) >= 0:
                 faults.append(f"{name} is {getattr(self, name)}; at least 0")
-        for name in ("warmup", "final_lr", "label_smoothing", "ema_decay", "beta2", "momentum", "drop_path"):
+        for name in ("warmup", "final_lr", "label_smoothing", "ema_decay", "beta2", "momentum", "drop_path", "late"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 faults.append(f"{name} is {value}; allowed: from 0 to below 1")
@@ -110,6 +114,8 @@ class TrainSpec:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 faults.append(f"{name} is {value}; it must be larger than 0")
+        if self.early_size is not None and self.early_size < 1:
+            faults.append(f"early_size is {self.early_size}; at least 1")
         if self.accumulate > max(self.batch_size // 2, 1):
             faults.append(f"accumulate is {self.accumulate}; at most batch_size / 2, {max(self.batch_size // 2, 1)}")
         if isinstance(self.class_weights, Mapping):
