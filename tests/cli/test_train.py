@@ -178,7 +178,7 @@ def test_data_unfit_to_learn_from_is_one_line_and_no_run(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "train needs pictures: a folder of class folders, a CSV, or 'digits'; or --resume RUN"),
+        ([], "train needs pictures: a folder of class folders, a table, or 'digits'; or --resume RUN"),
         (["data", "--image-size", "9"], "image_size 9x9 is not a multiple of 2, the patch of a new model"),
         (["data", "--image-size", "100x128"], "image_size 100x128 is not a multiple of 16"),
         (["data", "-m", "model", "--image-size", "33"], "image_size 33x33 is not a multiple of patch_size 8"),

@@ -115,3 +115,30 @@ def test_equal_flowers_stay_together(shared: Path) -> None:
     train, val = ([sha256_of(Path(str(path))) for path in part.pictures] for part in (splits.train, splits.val))
     assert not set(train) & set(val)
     assert len(samples) - len({*train, *val}) == 6
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.05, 0.6), st.integers(1, 4))
+def test_its_promises_with_several_labels(seed: int, fraction: float, classes: int) -> None:
+    draw = np.random.default_rng(seed)
+    labels = draw.random((40, classes)) < draw.uniform(0.05, 0.9, classes)
+    labels[: 2 * classes] = np.repeat(np.eye(classes, dtype=bool), 2, axis=0)  # every class has two pictures of its own
+    contents = draw.integers(0, 30, 40)
+    contents[: 2 * classes] = 100 + np.arange(2 * classes)
+    samples = read_arrays([np.full((1, 1, 1), value, np.uint8) for value in contents], labels, list("abcd")[:classes])
+    splits = split(samples, val_fraction=fraction, seed=seed)
+    assert splits.val is not None and splits.val.multi_label
+    train, val = ({int(picture[0, 0, 0]) for picture in part.pictures} for part in (splits.train, splits.val))  # type: ignore[index]
+    assert not train & val and len(splits.train) + len(splits.val) == 40
+    assert (splits.train.counts() > 0).all() and (splits.val.counts() > 0).all()
+    for content in val:  # whose labels contradict each other is learnt from
+        assert len(np.unique(labels[contents == content], axis=0)) == 1
+
+
+def test_several_labels_are_stratified_the_rarest_first() -> None:
+    labels = np.random.default_rng(0).random((1000, 5)) < (0.01, 0.05, 0.2, 0.5, 0.9)
+    samples = read_arrays(np.arange(1000, dtype=np.uint16).view(np.uint8).reshape(1000, 1, 2), labels, list("abcde"))
+    splits = split(samples, val_fraction=0.2, seed=1)
+    assert splits.val is not None
+    shares = splits.val.counts() / samples.counts()
+    assert np.abs(shares - 0.2).max() < 0.05 and splits.val.counts()[0] == round(0.2 * samples.counts()[0])

@@ -84,7 +84,7 @@ def train(
     on_baseline: Callable[[Baseline], None] | None = None,
     on_step: Callable[[Progress, dict[str, float]], None] | None = None,
 ) -> TrainResult:
-    """Trains on `data`: "digits", a folder of class folders (or of train/ and val/ or test/), a CSV, or a Dataset.
+    """Trains on `data`: "digits", a folder of class folders (or of train/ and val/ or test/), a table, or a Dataset.
 
     `model` is a checkpoint to start from (as `load` takes it); without one a new small model is made. `settings` are
     fields of TrainSpec and go over `recipe` (TOML), which goes over the defaults that fit the start. `output` is the
@@ -108,7 +108,7 @@ def train(
     val_fraction = VAL_FRACTION if val_fraction is None else val_fraction
     split_seed = split_seed or 0
     if data is None:
-        raise ConfigError("train needs pictures: a folder of class folders, a CSV, or 'digits'; or --resume RUN")
+        raise ConfigError("train needs pictures: a folder of class folders, a table, or 'digits'; or --resume RUN")
     if output is not None:
         if resume is not None:
             raise ConfigError(f"a resumed run goes on in its own folder, {resume}; leave the output {output} out")

@@ -29,7 +29,7 @@ PARTS = ("pictures to learn from", "held out", "for the test at the end")
 def train(
     data: Annotated[
         str | None,
-        typer.Argument(help="A folder of class folders (or of train/ and val/), a CSV of path and label, or digits."),
+        typer.Argument(help="A folder of class folders (or of train/ and val/), a table of path and label, or digits."),
     ] = None,
     model: Annotated[
         str | None,
@@ -50,6 +50,11 @@ def train(
     optimizer: Annotated[str | None, typer.Option(help="adamw, adam, sgd, lion or muon. [adamw]")] = None,
     tune: Annotated[str | None, typer.Option(help="What of a checkpoint learns: full, head or lora. [full]")] = None,
     lora_rank: Annotated[int | None, typer.Option("--lora-rank", help="Of LoRA's products. [8]", min=1)] = None,
+    loss: Annotated[str | None, typer.Option(help="softmax, bce or focal. [softmax; of several labels bce]")] = None,
+    class_weights: Annotated[
+        str | None, typer.Option("--class-weights", help="balanced: rare classes count more in the loss.")
+    ] = None,
+    sampling: Annotated[str | None, typer.Option(help="all, or balanced: every class comes equally often.")] = None,
     image_size: options.ImageSize = None,
     patch_size: options.PatchSize = None,
     value_range: Annotated[
@@ -89,6 +94,9 @@ def train(
         "batch_size": batch_size,
         "accumulate": accumulate,
         "lr": lr,
+        "loss": loss,
+        "class_weights": class_weights,
+        "sampling": sampling,
         "augment": augment,
         "optimizer": optimizer,
         "seed": seed,
