@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from vitkit.api.check import check as check
     from vitkit.api.compare import compare as compare
     from vitkit.api.convert import convert as convert
     from vitkit.api.diff import diff as diff
@@ -52,6 +53,7 @@ _HOMES = {
     "VisionTransformer": "vitkit.model.vit",
     "VitSpec": "vitkit.model.spec",
     "VitkitError": "vitkit.errors",
+    "check": "vitkit.api.check",
     "compare": "vitkit.api.compare",
     "convert": "vitkit.api.convert",
     "diff": "vitkit.api.diff",

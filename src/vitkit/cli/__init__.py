@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 import typer
 
 from vitkit import __version__
+from vitkit.cli.check import check
 from vitkit.cli.classify import classify
 from vitkit.cli.compare import compare
 from vitkit.cli.convert import convert
@@ -39,6 +40,7 @@ COMMANDS: Mapping[str, Callable[..., int]] = {
     "embed": embed,
     "explain": explain,
     "reconstruct": reconstruct,
+    "check": check,
     "train": train,
     "evaluate": evaluate,
     "compare": compare,

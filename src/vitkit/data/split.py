@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from vitkit.data.digests import digest_of
 from vitkit.data.keys import uniform
 from vitkit.data.samples import Samples, Splits, check_trainable, note_absent
 from vitkit.errors import ConfigError, DataError, list_faults
-from vitkit.files import sha256_of
-from vitkit.image.decode import Picture
 
 __all__ = ["digest_pictures", "split"]
 
@@ -99,7 +94,7 @@ def digest_pictures(samples: Samples) -> list[bytes]:
 
     def digest(at: int) -> bytes:
         try:
-            return _digest(samples.pictures[at])
+            return digest_of(samples.pictures[at])
         except Exception as error:
             if not samples.lazy and not isinstance(error, OSError):
                 raise
@@ -113,13 +108,3 @@ def digest_pictures(samples: Samples) -> list[bytes]:
     if faults:
         raise DataError(f"{samples.name}: {len(faults)} pictures can't be read: {list_faults(sorted(faults))}")
     return digests
-
-
-def _digest(picture: Picture) -> bytes:
-    """SHA-256 of a file's bytes, or of an array's shape and values."""
-    if isinstance(picture, str | os.PathLike):
-        return bytes.fromhex(sha256_of(Path(picture)))
-    if isinstance(picture, bytes):
-        return hashlib.sha256(picture).digest()
-    values: NDArray[np.generic] = np.ascontiguousarray(picture)
-    return hashlib.sha256(f"{values.dtype} {values.shape} ".encode() + values.tobytes()).digest()
