@@ -96,7 +96,7 @@ def visible_pixels(picture: Picture) -> Pixels:
     """
     header = read_header(picture)
     if not header.deep and (not header.is_array or header.channels in (1, 3, 4)):
-        return decode(picture, allow_urls=False)
+        return np.asarray(decode(picture, allow_urls=False), np.uint8)
     samples = samples_of(picture).astype(np.float64)
     grey = samples.reshape(*samples.shape[:2], -1).mean(axis=2)
     if not np.isfinite(grey).all():

@@ -14,7 +14,7 @@ from vitkit.data.doctor.findings import Finding
 from vitkit.data.samples import Samples, Splits
 from vitkit.data.sources.open import open_data
 from vitkit.data.sources.parts import HELD_OUT
-from vitkit.data.sources.rows import samples_of_rows
+from vitkit.data.sources.rows import Row, samples_of_rows
 from vitkit.errors import DataError
 from vitkit.image.listing import EXTENSIONS, list_pictures
 
@@ -82,13 +82,13 @@ def _pictures(folder: Path) -> list[str]:
 
 
 def _read_folders(name: str, folders: dict[str, Path]) -> Survey:
-    rows: list[tuple[str, str]] = []
+    rows: list[Row] = []
     parts: list[int] = []
     findings: list[Finding] = []
     for number, part in enumerate(folders.values()):
         for folder in _folders(part):
             found = _pictures(folder)
-            rows += [(picture, folder.name) for picture in found]
+            rows += [Row(picture, (folder.name,)) for picture in found]
             parts += [number] * len(found)
             if not found:
                 findings.append(Finding("empty_class", f"{folder} holds no picture"))
