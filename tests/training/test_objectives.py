@@ -164,7 +164,7 @@ def test_a_teacher_follows_and_is_not_trained(tmp_path: Path) -> None:
 
 
 def test_an_unknown_objective_is_an_error_before_any_work(tmp_path: Path) -> None:
-    known = r"objective 'mea' is unknown; nearest: mae; allowed: classification, mae, self_distillation"
+    known = r"objective 'mea' is unknown; nearest: mae; allowed: classification, distillation, mae, self_distillation"
     with pytest.raises(vitkit.ConfigError, match=known):
         train("no such data", settings={"objective": "mea"}, output=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from vitkit.errors import ConfigError, nearest
+from vitkit.training.distillation import Distillation
 from vitkit.training.objective import Classification, Objective
 
 __all__ = ["OBJECTIVES", "find_objective"]
 
 OBJECTIVES: Mapping[str, type[Objective]] = {
     "classification": Classification,
+    "distillation": Distillation,
 }
 """What the setting `objective` may be."""
 

@@ -38,6 +38,8 @@ class RunSpec:
     pictures: tuple[int, ...]
     """How many there are in train, val and, where there is one, test: pictures that came or went change a run."""
     train: TrainSpec
+    teacher: str | None = None
+    """Digest of the teacher of a distillation: another one of the same name is a difference."""
 
 
 def check_new_run(folder: Path) -> None:

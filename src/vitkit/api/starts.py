@@ -8,6 +8,7 @@ import os
 import torch
 
 from vitkit.api.load import read_source
+from vitkit.checkpoint.adapt import with_distillation_token
 from vitkit.data.depth import find_value_range, probe
 from vitkit.data.samples import Samples
 from vitkit.errors import ConfigError
@@ -39,9 +40,14 @@ def start_model(
     `samples`.
     """
     torch.manual_seed(spec.seed)
+    distilled = spec.objective == "distillation" and spec.distill.token
     if model is None:
         size, channels = natural_size(samples, image_size)
         small = small_spec(size, in_channels=channels, num_classes=num_classes, patch_size=patch_size)
+        if distilled:
+            small = dataclasses.replace(
+                small, class_token=True, distillation_token=True, pool="cls", final_norm="tokens"
+            )
         module = _build(small, spec.drop_path)
         spread_positions(module)
         return module, _in_range(_new_preprocess(size, channels), value_range, samples)
@@ -53,6 +59,8 @@ def start_model(
         image_size=image_size,
         patch_size=patch_size,
     )
+    if distilled:
+        found = with_distillation_token(found)
     if found.card.preprocess is None:
         raise ConfigError(f"{found.report.source}: its preprocessing is unknown; name one with --preset")
     module = _build(found.model.spec, spec.drop_path)

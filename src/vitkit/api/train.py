@@ -17,6 +17,7 @@ from vitkit.api.objectives import find_objective
 from vitkit.api.run_report import write_results
 from vitkit.api.runs import RunSpec, check_new_run, new_run, read_run
 from vitkit.api.starts import check_early_size, natural_size, start_model
+from vitkit.api.teachers import open_teacher
 from vitkit.checkpoint.card import Card, Provenance
 from vitkit.checkpoint.save import save_native
 from vitkit.config import from_dict, to_dict
@@ -31,6 +32,7 @@ from vitkit.files import why_unwritten
 from vitkit.model.base import ImageModel
 from vitkit.model.build import model_spec
 from vitkit.model.lora import merge_lora
+from vitkit.training.distillation import Distillation, check_distilling
 from vitkit.training.loop import fit
 from vitkit.training.objective import Objective
 from vitkit.training.optim import build_optimizer, suited_to
@@ -125,13 +127,16 @@ def train(
         fitting = kind.defaults(usual, splits.train)
         spec = _resolve(suited_to(spec.optimizer, fitting), layers)
         _check_labels_are_read(kind, spec)
+        check_distilling(spec)
         check_tuning(spec, from_checkpoint=model is not None)
     num_classes = len(class_names) if kind.classifies else 0
     module, preprocess = start_model(
         model, preset, revision, image_size, patch_size, value_range, splits.train, num_classes, spec
     )
     check_early_size(module, spec)
-    objective = kind.make(module, spec, splits.train)
+    objective, teacher = kind.make(module, spec, splits.train), None
+    if isinstance(objective, Distillation) and spec.distill.teacher is not None:
+        objective.teacher, teacher = open_teacher(spec.distill.teacher, class_names, preprocess, target)
     build_optimizer(module, objective, spec)  # so that its faults come before the pictures are read
     run = RunSpec(
         data=data_name,
@@ -145,6 +150,7 @@ def train(
         class_names=class_names,
         pictures=tuple(map(len, (splits.train, *splits.held_out()))),
         train=spec,
+        teacher=teacher,
     )
     if resumed is not None and (changed := differences(resumed, run)):
         raise ConfigError(f"{resume} was started otherwise: {list_faults(changed)}; leave that out, or start anew")
@@ -156,6 +162,8 @@ def train(
     dtype = _dtype(spec, target)
     if target.type == "cpu":
         keep_freed_memory()
+    if isinstance(objective, Distillation) and spec.distill.cache:
+        loader = loader.with_answers(objective.all_answers(loader, on_read))
     with loader, evaluation:
         if baseline and kind.classifies and spec.evaluate_every and not splits.train.multi_label:
             start = module if model is not None else None

@@ -15,9 +15,9 @@ from vitkit.image.sources import from_timm, to_timm
 from vitkit.model.base import HEADS
 from vitkit.model.build import BUILDERS, build_empty
 from vitkit.model.embed import resample_patches
-from vitkit.model.spec import AnySpec, MaeSpec, ModelSpec
+from vitkit.model.spec import AnySpec, MaeSpec, ModelSpec, VitSpec
 
-__all__ = ["adapt"]
+__all__ = ["adapt", "with_distillation_token"]
 
 PATCHES = "patch_embed.proj.weight"
 FIRST = ("patch_embed.backbone.stem.conv.weight", "patch_embed.backbone.conv.weight", "stem.conv.weight", PATCHES)
@@ -65,6 +65,35 @@ def adapt(
         state=state,
         card=card,
         report=dataclasses.replace(checkpoint.report, notes=tuple(notes)),
+    )
+
+
+def with_distillation_token(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint of a ViT with a second token, and a second head for it, both copies of the first (DeiT).
+
+    One that has them stays as it is. Raises ConfigError for other models, and for a ViT without a class token's head.
+    """
+    old = checkpoint.model.spec
+    if getattr(old, "distillation_token", False):
+        return checkpoint
+    refused = "a distillation token can't be added: "
+    if type(old) is not VitSpec:
+        raise ConfigError(f"{refused}a {old.title} has none; set distill.token to false")
+    try:
+        spec = dataclasses.replace(old, distillation_token=True)
+    except ConfigError as error:
+        raise ConfigError(f"{refused}{error}; set distill.token to false") from None
+    state = {**checkpoint.state, "dist_token": checkpoint.state["cls_token"].clone()}
+    state |= {f"head_dist.{part}": state[f"head.{part}"].clone() for part in ("weight", "bias") if old.num_classes}
+    if old.position == "learned" and old.prefix_positions:
+        first, rest = state["pos_embed"][:, :1], state["pos_embed"][:, 1:]
+        state["pos_embed"] = torch.cat([first, first, rest], dim=1)
+    notes = (*checkpoint.report.notes, "distillation token: a copy of the class token, on request")
+    return dataclasses.replace(
+        checkpoint,
+        model=ModelSpec(arch="vit", spec=spec),
+        state=state,
+        report=dataclasses.replace(checkpoint.report, notes=notes),
     )
 
 

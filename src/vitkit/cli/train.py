@@ -55,6 +55,17 @@ def train(
         str | None, typer.Option("--class-weights", help="balanced: rare classes count more in the loss.")
     ] = None,
     sampling: Annotated[str | None, typer.Option(help="all, or balanced: every class comes equally often.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Distil from this classifier: as --model takes it, or a run's folder.")
+    ] = None,
+    distill: Annotated[str | None, typer.Option(help="From a teacher: hard or soft answers. [hard]")] = None,
+    distill_token: Annotated[
+        bool | None, typer.Option("--distill-token/--no-distill-token", help="Through a token of its own. [yes]")
+    ] = None,
+    cache_teacher: Annotated[
+        bool | None,
+        typer.Option("--cache-teacher/--no-cache-teacher", help="Ask it once a picture, not for each view. [no]"),
+    ] = None,
     image_size: options.ImageSize = None,
     patch_size: options.PatchSize = None,
     value_range: Annotated[
@@ -105,7 +116,9 @@ def train(
         "compile": compile_step,
         "gradient_checkpointing": gradient_checkpointing,
         "tune": tune,
-        "lora": None if lora_rank is None else {"rank": lora_rank},
+        "objective": None if teacher is None else "distillation",
+        "distill": given(teacher=teacher, kind=distill, token=distill_token, cache=cache_teacher),
+        "lora": given(rank=lora_rank),
     }
     with StepProgress() as progress:
         result = train(
@@ -119,7 +132,7 @@ def train(
             output=output,
             resume=resume,
             recipe=recipe,
-            settings={name: value for name, value in flags.items() if value is not None},
+            settings=given(**flags),
             val_fraction=val_fraction,
             split_seed=split_seed,
             device=device,
@@ -134,6 +147,11 @@ def train(
     typer.echo(f"model: {result.model}")
     typer.echo(f"report: {result.folder / 'report.html'}")
     return 0
+
+
+def given(**settings: Any) -> dict[str, Any] | None:
+    """Those that were said; None where none was."""
+    return {name: value for name, value in settings.items() if value is not None} or None
 
 
 def tell_start(run: RunSpec, folder: Path) -> None:

@@ -17,7 +17,7 @@ from vitkit.data.augment import Augmentation, AugmentSpec
 from vitkit.data.balance import Balance
 from vitkit.data.batch import Batch, Part
 from vitkit.data.keys import permutation
-from vitkit.data.mix import MixSpec, draw_mix, mix_labels, mix_pictures
+from vitkit.data.mix import MixSpec, draw_mix, mix_labels, mix_pictures, mix_rows
 from vitkit.data.slices import Slices
 from vitkit.data.store import Store
 from vitkit.data.workers import Workers
@@ -87,6 +87,7 @@ class Loader:
         self._views = tuple(augment) or (Augmentation(AugmentSpec(), store.size, preprocess.size),)
         self._early = tuple(early) or self._views
         self._mix = mix
+        self._answers: Tensor | None = None
         self._mean, self._std = (
             torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
             for values in (preprocess.mean, preprocess.std)
@@ -136,6 +137,12 @@ class Loader:
         plain._workers = None
         plain.steps_per_epoch = -(-len(self._store) // self.batch_size)
         return plain
+
+    def with_answers(self, answers: Tensor) -> Loader:
+        """The same loader with what a teacher says of each picture, [n, K], as targets, mixed as the labels are."""
+        taught = copy.copy(self)
+        taught._answers = answers
+        return taught
 
     def indices(self, step: int) -> NDArray[np.int64]:
         """Which pictures the batch of `step` holds, [B]."""
@@ -205,10 +212,14 @@ class Loader:
         if labels.ndim == 2:
             labels = labels.float()
         targets = {"labels" if labels.ndim == 2 else "label": labels}
+        if self._answers is not None:
+            targets["answers"] = self._answers[indices].to(self._device)
         if self._mix is not None:
             mix = draw_mix(self._mix, self._seed, step, records[0][0].size)
             views = tuple(mix_pictures(mix, view) for view in views)
             targets["label_weights"] = mix_labels(mix, labels, self._num_classes, self._mix.label_smoothing)
+            if "answers" in targets:
+                targets["answers"] = mix_rows(mix, targets["answers"])
         weight = torch.ones(len(indices), device=self._device)
         return Batch(views, targets, torch.from_numpy(indices).to(self._device), weight, part)
 

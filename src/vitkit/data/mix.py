@@ -16,7 +16,7 @@ from torch import Tensor
 from vitkit.data.keys import uniform
 from vitkit.errors import ConfigError, list_faults
 
-__all__ = ["Mix", "MixSpec", "draw_mix", "mix_labels", "mix_pictures", "soften_labels"]
+__all__ = ["Mix", "MixSpec", "draw_mix", "mix_labels", "mix_pictures", "mix_rows", "soften_labels"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,12 @@ def mix_pictures(mix: Mix, pictures: Tensor) -> Tensor:
 
 def mix_labels(mix: Mix, labels: Tensor, num_classes: int, label_smoothing: float) -> Tensor:
     """The mixed labels, as `soften_labels` makes them: float32 [B, K]."""
-    own = soften_labels(labels, num_classes, label_smoothing)
-    return own * mix.weight + own.flip(0) * (1 - mix.weight)
+    return mix_rows(mix, soften_labels(labels, num_classes, label_smoothing))
+
+
+def mix_rows(mix: Mix, rows: Tensor) -> Tensor:
+    """What belongs to the pictures of a batch, [B, K], as they are mixed themselves."""
+    return rows * mix.weight + rows.flip(0) * (1 - mix.weight)
 
 
 def soften_labels(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:

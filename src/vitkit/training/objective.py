@@ -138,11 +138,18 @@ class Classification(Objective):
     def forward(self, model: nn.Module, batch: Batch, step: int) -> Loss:
         """Mean loss over the batch, pictures weighted by `batch.weight`."""
         logits = at_least_float32(model(batch.views[0]))
+        return Loss(self.mean(self.losses(logits, batch), batch), {})
+
+    def losses(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The loss of each picture, [B], of logits [B, K]."""
         labels = batch.targets.get("label_weights")
         if labels is None:
             labels = soften_labels(self._labels(batch), logits.shape[1], self.label_smoothing)
-        losses = self._losses(logits, labels, self.weights)
-        return Loss((losses * batch.weight).sum() / batch.weight.sum(), {})
+        return self._losses(logits, labels, self.weights)
+
+    def mean(self, losses: Tensor, batch: Batch) -> Tensor:
+        """Of losses [B], pictures weighted by `batch.weight`."""
+        return (losses * batch.weight).sum() / batch.weight.sum()
 
     @torch.inference_mode()
     def validate(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:

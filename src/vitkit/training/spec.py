@@ -14,6 +14,7 @@ from vitkit.data.augment import AugmentSpec
 from vitkit.data.mix import MixSpec
 from vitkit.errors import ConfigError, list_faults
 from vitkit.model.lora import LoraSpec
+from vitkit.training.distill_spec import DistillSpec
 
 __all__ = ["OptimizerName", "TrainSpec", "differences", "read_recipe"]
 
@@ -66,6 +67,9 @@ class TrainSpec:
         default="full", metadata=_help("what of a checkpoint learns: all, its head, or LoRA's products and its head")
     )
     lora: LoraSpec = field(default_factory=LoraSpec, metadata=_help("size and places of LoRA's products"))
+    distill: DistillSpec = field(
+        default_factory=DistillSpec, metadata=_help("the teacher of the objective distillation")
+    )
     augment: AugmentSpec = field(default_factory=AugmentSpec, metadata=_help("how training pictures vary"))
     repeats: int = field(default=1, metadata=_help("times a picture comes in a row, each time varied anew"))
     early_size: int | None = field(
