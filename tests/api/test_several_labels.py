@@ -98,6 +98,9 @@ def test_a_run_shows_each_class_and_each_answer(table: Path, run: Path) -> None:
     assert [row["class"] for row in classes] == ["blue", "left", "right"] * 2
     page = (run / "report.html").read_text("utf-8")
     assert "have all their labels right" in page and "average precision, %" in page
+    baseline = json.loads((run / "baseline.json").read_text("utf-8"))
+    assert baseline["score"] == "mAP" and 0.3 < baseline["knn"] < 1 and 0.3 < baseline["probe"] < 1
+    assert "mAP k-NN" in page and "mean average precision, %" in page.replace("Curve of the ", "")
     log = [json.loads(line) for line in (run / "log.jsonl").read_text("utf-8").splitlines()]
     assert log[-1]["kind"] == "evaluation" and log[-1]["mAP"] == pytest.approx(results["mean_average_precision"])
 

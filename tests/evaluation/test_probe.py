@@ -56,3 +56,25 @@ def test_fewer_pictures_than_neighbours_vote_all():
     votes = knn_votes(torch.eye(3), torch.tensor([0, 1, 1]), torch.eye(3)[:1], 2)
     assert votes.shape == (1, 2)
     assert votes[0, 0] > votes[0, 1] > 0
+
+
+def test_of_several_labels_the_probe_is_a_logistic_regression_of_each(digits):
+    features, labels = digits[0][:400], torch.stack([digits[1][:400] % 2, digits[1][:400] // 7], 1).float()
+    probe = fit_probe(features, labels, 2, penalty=1e-2)
+    standard = ((features - probe.mean) / probe.std).numpy().astype(np.float64)
+    for column in range(2):
+        peer = LogisticRegression(C=1 / (1e-2 * 400), tol=1e-8, max_iter=5000).fit(standard, labels[:, column].numpy())
+        got = probe.logits(features)[:, column].sigmoid().numpy()
+        assert np.abs(got - peer.predict_proba(standard)[:, 1]).max() < 2e-3
+    chosen = fit_probe(features, labels, 2)
+    each = [fit_probe(features, labels, 2, penalty=penalty) for penalty in PENALTIES]
+    assert any(torch.equal(chosen.weight, other.weight) for other in each)
+
+
+def test_of_several_labels_votes_are_the_shares_of_the_neighbours(digits):
+    features, queries = digits[0][:1200], digits[0][1200:]
+    labels = torch.stack([digits[1][:1200] % 2, digits[1][:1200] // 7], 1).float()
+    votes = knn_votes(features, labels, queries, 2, neighbours=7, temperature=0.1)
+    for column in range(2):
+        of_one = knn_votes(features, labels[:, column].long(), queries, 2, neighbours=7, temperature=0.1)
+        torch.testing.assert_close(votes[:, column], of_one[:, 1] / of_one.sum(1))

@@ -19,6 +19,7 @@ from vitkit.data.loader import Loader
 from vitkit.evaluation.probe import fit_probe, knn_votes
 from vitkit.files import replace_file
 from vitkit.model.base import ImageModel
+from vitkit.training.scores import score_labels
 from vitkit.training.spec import TrainSpec
 
 __all__ = ["Baseline", "keep_baseline", "measure_baseline", "read_baseline"]
@@ -33,7 +34,7 @@ PIXEL_GRID = 16
 
 @dataclass(frozen=True)
 class Baseline:
-    """Accuracy on the held-out pictures, before any training."""
+    """Accuracy on the held-out pictures, or of several labels mean average precision, before any training."""
 
     features: Literal["model", "pixels"]
     """What was compared: the start's embeddings, or pixels shrunk to 16x16 where there is no start."""
@@ -44,12 +45,14 @@ class Baseline:
     judged: int
     """Held-out pictures that were used."""
     seconds: float
+    score: Literal["accuracy", "mAP"] = "accuracy"
 
     def __str__(self) -> str:
         """One line for people."""
         of = {"model": "the start's features as they are", "pixels": "plain pixels"}[self.features]
         cost = f"{self.learnt:,} pictures, {self.seconds:.0f} s"
-        return f"k-NN {self.knn:.2%}, linear probe {self.probe:.2%} (of {of}, {cost})"
+        name = "" if self.score == "accuracy" else f"{self.score} "
+        return f"{name}k-NN {self.knn:.2%}, linear probe {self.probe:.2%} (of {of}, {cost})"
 
 
 def keep_baseline(
@@ -97,23 +100,38 @@ def measure_baseline(
     asked, right = _features(model, evaluation, device, dtype, limit_s * 0.2)
     votes = knn_votes(seen, labels, asked, num_classes)
     logits = fit_probe(seen, labels, num_classes).logits(asked)
-    knn, probe = (float((answer.argmax(dim=1) == right).float().mean()) for answer in (votes, logits))
+    knn, probe = (_score(answer, right) for answer in (votes, logits))
     return Baseline(
-        "pixels" if model is None else "model", knn, probe, len(labels), len(right), time.perf_counter() - start
+        features="pixels" if model is None else "model",
+        knn=knn,
+        probe=probe,
+        learnt=len(labels),
+        judged=len(right),
+        seconds=time.perf_counter() - start,
+        score="accuracy" if right.ndim == 1 else "mAP",
     )
+
+
+def _score(answers: Tensor, right: Tensor) -> float:
+    if right.ndim == 1:
+        return float((answers.argmax(dim=1) == right).float().mean())
+    return score_labels(right.numpy() > 0, answers.numpy()).mean_average_precision
 
 
 def _features(
     model: ImageModel | None, loader: Loader, device: torch.device, dtype: torch.dtype, limit_s: float
 ) -> tuple[Tensor, Tensor]:
-    """Features [n, D] and labels [n] of the loader's pictures, of as many batches as the time allows, at least one."""
+    """Features [n, D] of the loader's pictures, of as many batches as the time allows, at least one; and their labels.
+
+    Labels are [n], or of several [n, K].
+    """
     rows, labels = [], []
     end = time.perf_counter() + limit_s
     autocast = nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
     with torch.inference_mode(), autocast:
         for batch in loader.batches(0, loader.steps_per_epoch):
             rows.append(_embed(model, batch.to(device)).float().cpu())
-            labels.append(batch.targets["label"].cpu())
+            labels.append(batch.targets["label" if "label" in batch.targets else "labels"].cpu())
             if time.perf_counter() > end:
                 break
     return torch.cat(rows), torch.cat(labels)

@@ -165,7 +165,7 @@ def train(
     if isinstance(objective, Distillation) and spec.distill.cache:
         loader = loader.with_answers(objective.all_answers(loader, on_read))
     with loader, evaluation:
-        if baseline and kind.classifies and spec.evaluate_every and not splits.train.multi_label:
+        if baseline and kind.classifies and spec.evaluate_every:
             start = module if model is not None else None
             found = keep_baseline(folder, start, loader, evaluation, num_classes, spec, target, dtype)
             if on_baseline is not None:

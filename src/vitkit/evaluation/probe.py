@@ -33,14 +33,18 @@ def knn_votes(
     temperature: float = TEMPERATURE,
 ) -> Tensor:
     """Votes [m, K] for `queries` [m, D]: each of the nearest `features` [n, D] by cosine adds exp(cosine / temperature)
-    to its class, `labels` [n] in 0..K-1.
+    to its class, `labels` [n] in 0..K-1. Of several labels, float32 [n, K] of 0 and 1, it is the share of that, 0..1.
     """
     known, asked = F.normalize(features.float(), dim=1), F.normalize(queries.float(), dim=1)
     votes = torch.zeros(len(asked), num_classes)
     for start in range(0, len(asked), QUERY_ROWS):
         cosines, nearest = (asked[start : start + QUERY_ROWS] @ known.T).topk(min(neighbours, len(known)), dim=1)
         weights = ((cosines - 1) / temperature).exp()  # without the constant factor exp(1 / temperature)
-        votes[start : start + QUERY_ROWS].scatter_add_(1, labels[nearest], weights)
+        if labels.ndim == 1:
+            votes[start : start + QUERY_ROWS].scatter_add_(1, labels[nearest], weights)
+        else:
+            shares = weights / weights.sum(dim=1, keepdim=True)
+            votes[start : start + QUERY_ROWS] = (shares[:, None] @ labels[nearest])[:, 0]
     return votes
 
 
@@ -62,7 +66,8 @@ class Probe:
 def fit_probe(features: Tensor, labels: Tensor, num_classes: int, *, penalty: float | None = None) -> Probe:
     """Multinomial logistic regression of `labels` [n] on `features` [n, D], minimised by L-BFGS.
 
-    The loss is the mean cross-entropy plus `penalty` times half the kernel's squared norm. Without a penalty the one of
+    The loss is the mean cross-entropy plus `penalty` times half the kernel's squared norm; of several labels, float32
+    [n, K] of 0 and 1, that of each class for itself, and their sum. Without a penalty the one of
     PENALTIES that answers best for a fifth of the features, held out, is taken for all of them.
     """
     if penalty is None:
@@ -70,7 +75,7 @@ def fit_probe(features: Tensor, labels: Tensor, num_classes: int, *, penalty: fl
         held = max(1, round(CHOICE_FRACTION * len(features)))
         rest, judged = shuffled[held:], shuffled[:held]
         tried = [fit_probe(features[rest], labels[rest], num_classes, penalty=each) for each in PENALTIES]
-        losses = [float(F.cross_entropy(probe.logits(features[judged]), labels[judged])) for probe in tried]
+        losses = [float(_loss(probe.logits(features[judged]), labels[judged])) for probe in tried]
         penalty = PENALTIES[losses.index(min(losses))]
     features = features.float()
     mean, std = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
@@ -81,10 +86,16 @@ def fit_probe(features: Tensor, labels: Tensor, num_classes: int, *, penalty: fl
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        total = F.cross_entropy(F.linear(standard, weight, bias), labels) + penalty / 2 * weight.square().sum()
+        total = _loss(F.linear(standard, weight, bias), labels) + penalty / 2 * weight.square().sum()
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
     with torch.enable_grad():
         optimizer.step(loss)  # type: ignore[no-untyped-call]
     return Probe(mean, std, weight.detach(), bias.detach())
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    if labels.ndim == 1:
+        return F.cross_entropy(logits, labels)
+    return F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(labels)

@@ -94,16 +94,21 @@ class _Panel:
     percent: bool = False
 
 
-PANELS = (_Panel("loss", "loss"), _Panel("accuracy, %", "accuracy", percent=True), _Panel("learning rate", "lr"))
+PANELS = (
+    _Panel("loss", "loss"),
+    _Panel("accuracy, %", "accuracy", percent=True),
+    _Panel("mean average precision, %", "mAP", percent=True),
+    _Panel("learning rate", "lr"),
+)
 
 
 def curves_picture(rows: Sequence[Mapping[str, Any]], file: str | os.PathLike[str] | None = None) -> bytes:
     """Loss, accuracy and learning rate over the steps as a PNG, its bytes; written to `file` too, where given.
 
-    `rows` are a training's log: "step" and any of "loss", "accuracy" (0..1) and "lr". A row with "kind": "evaluation"
-    speaks of held-out pictures, as do the keys "val_loss" and "val_accuracy". Of many training steps the mean is drawn,
-    in at most 200 stretches, over a pale line of every step. What no row tells has no panel. Raises ConfigError where
-    there is nothing to draw.
+    `rows` are a training's log: "step" and any of "loss", "accuracy", "mAP" (0..1) and "lr". A row with
+    "kind": "evaluation" speaks of held-out pictures, as do the keys "val_loss" and "val_accuracy". Of many training
+    steps the mean is drawn, in at most 200 stretches, over a pale line of every step. What no row tells has no panel.
+    Raises ConfigError where there is nothing to draw.
     """
     drawn = _curves(rows)
     figure = import_figure()(figsize=(PANEL[0] * len(drawn), PANEL[1]), layout="constrained")
