@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.datasets import load_digits
 
 from small import picture, picture_file
 from vitkit.checkpoint.card import imagenet1k
+from vitkit.data.doctor import first_look
 from vitkit.data.doctor.classes import check_classes
 from vitkit.data.doctor.duplicates import check_duplicates, correlate, hash_pictures, near_pairs, same_groups
 from vitkit.data.doctor.findings import KINDS, Finding
@@ -21,6 +23,7 @@ from vitkit.data.doctor.survey import Survey, survey
 from vitkit.data.samples import Splits
 from vitkit.data.sources.arrays import read_arrays
 from vitkit.data.sources.digits import read_digits
+from vitkit.data.sources.open import open_data
 from vitkit.errors import DataError
 
 
@@ -245,3 +248,26 @@ def test_equal_pictures_are_judged_by_heads_that_know_neither() -> None:
     known = learn_heads(twice, np.tile(labels, 2), np.arange(120), 2).logits.argmax(axis=1)
     unknown = learn_heads(twice, np.tile(labels, 2), np.tile(np.arange(60), 2), 2).logits.argmax(axis=1)
     assert (known == np.tile(labels, 2)).mean() > 0.8 > (unknown == np.tile(labels, 2)).mean() + 0.2
+
+
+def test_training_is_warned_of_shared_files_and_doubtful_names(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for part, start in {"train": 0, "val": 10}.items():
+        for name in ("rose", "Rose"):
+            for number in range(3):
+                picture_file(
+                    tmp_path / part / name / f"{number}.png", seed=start + number + 100 * len(name) * ord(name[0])
+                )
+    picture_file(tmp_path / "val/rose/leak.png", seed=100 * len("rose") * ord("r"))
+    with caplog.at_level(logging.WARNING):
+        first_look.warn(open_data(tmp_path))
+    names_told, leak_told = caplog.messages
+    assert "'Rose' (6 pictures) and 'rose' (7 pictures) look like one name" in names_told
+    assert "in train and val: " in leak_told and "leak.png" in leak_told
+    caplog.clear()
+    (tmp_path / "val/rose/leak.png").unlink()
+    for part in ("train", "val"):
+        (tmp_path / part / "Rose").rename(tmp_path / part / "tulip")
+    first_look.warn(open_data(tmp_path))
+    assert caplog.messages == []

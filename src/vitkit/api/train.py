@@ -22,6 +22,7 @@ from vitkit.checkpoint.card import Card, Provenance
 from vitkit.checkpoint.save import save_native
 from vitkit.config import from_dict, to_dict
 from vitkit.data.augment import named_augment
+from vitkit.data.doctor import first_look
 from vitkit.data.samples import MapDataset, Samples, Splits
 from vitkit.data.sources.dataset import read_dataset
 from vitkit.data.sources.open import open_data
@@ -218,9 +219,11 @@ def _splits(
 ) -> tuple[Splits, str]:
     """The pictures to learn from and those held out, and a name for them all."""
     if isinstance(data, str | os.PathLike):
-        return split(open_data(data), val_fraction=val_fraction, seed=seed), os.fspath(data)
-    opened = data if isinstance(data, Samples | Splits) else read_dataset(data)
-    name = opened.train.name if isinstance(opened, Splits) else opened.name
+        opened, name = open_data(data), os.fspath(data)
+    else:
+        opened = data if isinstance(data, Samples | Splits) else read_dataset(data)
+        name = opened.train.name if isinstance(opened, Splits) else opened.name
+    first_look.warn(opened)
     return split(opened, val_fraction=val_fraction, seed=seed), name
 
 

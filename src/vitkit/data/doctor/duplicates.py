@@ -21,7 +21,7 @@ from vitkit.data.doctor.findings import Finding
 from vitkit.data.doctor.pictures import THUMBNAIL, Look
 from vitkit.data.doctor.survey import Survey
 
-__all__ = ["check_duplicates", "correlate", "hash_pictures", "near_pairs", "same_groups"]
+__all__ = ["check_duplicates", "check_same", "correlate", "hash_pictures", "near_pairs", "same_groups"]
 
 FREQUENCIES = 8
 """Of the cosine transform, each way; the constant one isn't used."""
@@ -44,16 +44,20 @@ def check_duplicates(survey: Survey, seen: Look, features: NDArray[np.float32] |
 
     `features` [n, D], where there is a model, propose more pairs to look at; rows of NaN don't.
     """
-    equal = same_groups(seen.digests)
-    findings = [_finding(survey, "same", group) for group in equal]
+    findings = check_same(survey, seen.digests)
     usable = (seen.sizes.min(axis=1) >= LEAST_SIDE) & ~seen.flat()
-    for _, *others in equal:
-        usable[others] = False
+    for equal in findings:
+        usable[list(equal.pictures[1:])] = False
     at = np.flatnonzero(usable)
     pairs = near_pairs(seen.thumbnails[at], None if features is None else features[at])
     for group in _connected(pairs):
         findings.append(_finding(survey, "alike", tuple(at[list(group)].tolist())))
     return findings
+
+
+def check_same(survey: Survey, digests: Sequence[bytes]) -> list[Finding]:
+    """Groups of pictures that are equal to the byte."""
+    return [_finding(survey, "same", group) for group in same_groups(digests)]
 
 
 def same_groups(digests: Sequence[bytes]) -> list[tuple[int, ...]]:
