@@ -343,7 +343,8 @@ def test_beside_a_test_part_alone_some_of_train_is_held_out(
     run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     flowers(tmp_path / "data" / "train", each=5)
-    make(tmp_path / "data" / "test", "aster/1.png", "rose/2.png")
+    for name in ("aster", "rose"):
+        picture_file(tmp_path / "data" / "test" / name / "1.png", 12, 12, seed=100 + len(name))
     code, out, err = run(
         "train", tmp_path / "data", *SMALL, "--epochs", 1, "--val-fraction", 0.4, "-o", tmp_path / "run"
     )
