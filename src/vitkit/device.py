@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 import torch
 
 from vitkit.errors import ConfigError
 
-__all__ = ["has_native_bfloat16", "keep_freed_memory", "parse_dtype", "pick_device"]
+__all__ = [
+    "has_native_bfloat16",
+    "keep_freed_memory",
+    "parse_dtype",
+    "pick_device",
+    "process_backend",
+    "processes_here",
+    "share_machine",
+]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def pick_device(name: str | None = None) -> torch.device:
     """The device called `name` ("cpu", "cuda", "cuda:1", "mps"); None or "auto" takes CUDA, then
-    MPS, then the CPU.
+    MPS, then the CPU. Of several processes on a machine (LOCAL_RANK, of LOCAL_WORLD_SIZE), each has a GPU of its own.
 
     Raises ConfigError for an unknown name and for a device this machine, or this build of torch, doesn't have.
     """
+    if processes_here() > 1:
+        name = _own_device(name)
     if name in (None, "auto"):
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -37,6 +48,38 @@ def pick_device(name: str | None = None) -> torch.device:
     if device.type not in ("cpu", "cuda", "mps"):
         raise ConfigError(f"device {name!r} isn't supported; allowed: auto, cpu, cuda, cuda:N, mps")
     return device
+
+
+def _own_device(name: str | None) -> str:
+    """What `name` means for one of several processes on this machine."""
+    if name in (None, "auto"):
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "mps":
+        raise ConfigError("device 'mps' can't be shared by several processes; use --device cpu, or one process")
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if name == "cuda" else str(name)
+
+
+def processes_here() -> int:
+    """How many processes of this training run on this machine, as `torchrun` says."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+
+
+def process_backend() -> str:
+    """What processes talk to each other by: NCCL between GPUs, gloo between CPUs."""
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+
+
+def share_machine(device: torch.device) -> int:
+    """Gives each process of this machine its GPU, and its part of the cores unless OMP_NUM_THREADS says otherwise.
+
+    Returns the threads each has.
+    """
+    if processes_here() > 1:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(max((os.cpu_count() or 1) // processes_here(), 1))
+    return torch.get_num_threads()
 
 
 def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype:

@@ -11,10 +11,12 @@ import torch
 from vitkit.data.loader import Loader
 from vitkit.data.samples import Splits
 from vitkit.data.slices import Slices
-from vitkit.data.store import Store, make_store
+from vitkit.data.store import Store, make_store, memory_limit
+from vitkit.device import processes_here
 from vitkit.errors import DataError, list_faults
 from vitkit.image.preprocess import Preprocess
 from vitkit.training.objective import Objective
+from vitkit.training.processes import Processes
 from vitkit.training.spec import TrainSpec
 
 __all__ = ["make_loaders"]
@@ -27,6 +29,7 @@ def make_loaders(
     objective: Objective,
     workers: int,
     device: torch.device,
+    processes: Processes,
     on_read: Callable[[int, int], None] | None,
 ) -> tuple[Loader, Loader, Loader | None]:
     """The training pictures as the objective wants to see them, the held-out ones and those for the test as they are.
@@ -34,7 +37,7 @@ def make_loaders(
     Raises DataError that names those of any part that can't be read.
     """
     num_classes = splits.train.num_classes
-    training, *held_out = _stores(splits, preprocess, on_read)
+    training, *held_out = _stores(splits, preprocess, processes, on_read)
     early = spec.early_size
     mix = dataclasses.replace(spec.mix, label_smoothing=spec.label_smoothing)
     loader = Loader(
@@ -53,9 +56,9 @@ def make_loaders(
         mix=mix if mix.mixup or mix.cutmix else None,
         workers=workers,
         device=device,
-        slices=Slices(accumulate=spec.accumulate),
+        slices=Slices(processes.rank, processes.count, spec.accumulate),
     )
-    batch_size = math.ceil(spec.batch_size / spec.accumulate)  # what fits into memory
+    batch_size = math.ceil(spec.batch_size / (spec.accumulate * processes.count))  # what fits into memory
     evaluation, *test = (
         Loader(store, part.labels, num_classes, preprocess, batch_size=batch_size, device=device)
         for store, part in zip(held_out, splits.held_out(), strict=True)
@@ -63,11 +66,22 @@ def make_loaders(
     return loader, evaluation, test[0] if test else None
 
 
-def _stores(splits: Splits, preprocess: Preprocess, on_read: Callable[[int, int], None] | None) -> list[Store]:
-    stores, faults = [], []
+def _stores(
+    splits: Splits, preprocess: Preprocess, processes: Processes, on_read: Callable[[int, int], None] | None
+) -> list[Store]:
+    """Those of each part; what is too large for this process's share of the memory is only checked, by the first."""
+    limit, stores, faults = memory_limit() // processes_here(), [], []
     for part in (splits.train, *splits.held_out()):
         try:
-            stores.append(make_store(part, preprocess, training=part is splits.train, on_progress=on_read))
+            store = make_store(
+                part,
+                preprocess,
+                training=part is splits.train,
+                memory_limit_bytes=limit,
+                check=processes.first,
+                on_progress=on_read,
+            )
+            stores.append(store)
         except DataError as error:
             faults.append(str(error))
     if faults:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from vitkit.api.baseline import Baseline, keep_baseline
 from vitkit.api.loaders import make_loaders
@@ -27,7 +29,7 @@ from vitkit.data.samples import MapDataset, Samples, Splits
 from vitkit.data.sources.dataset import read_dataset
 from vitkit.data.sources.open import open_data
 from vitkit.data.split import split
-from vitkit.device import has_native_bfloat16, keep_freed_memory, pick_device
+from vitkit.device import has_native_bfloat16, keep_freed_memory, pick_device, share_machine
 from vitkit.errors import CheckpointError, ConfigError, list_faults
 from vitkit.files import why_unwritten
 from vitkit.model.base import ImageModel
@@ -37,12 +39,16 @@ from vitkit.training.distillation import Distillation, check_distilling
 from vitkit.training.loop import fit
 from vitkit.training.objective import Objective
 from vitkit.training.optim import build_optimizer, suited_to
+from vitkit.training.processes import Processes, joined
+from vitkit.training.sharing import unevenly_drawn
 from vitkit.training.spec import TrainSpec, differences, read_recipe
 from vitkit.training.starts import recipe_for
 from vitkit.training.state import Progress
 from vitkit.training.tune import check_tuning
 
 __all__ = ["TrainResult", "train"]
+
+logger = logging.getLogger("vitkit")
 
 VAL_FRACTION = 0.2
 """Held out where the data has no such part of its own."""
@@ -64,6 +70,7 @@ class TrainResult:
     seconds: float
 
 
+@joined()
 def train(
     data: str | os.PathLike[str] | Samples | Splits | MapDataset | None = None,
     *,
@@ -81,6 +88,7 @@ def train(
     split_seed: int | None = None,
     device: str | None = None,
     workers: int = 0,
+    shard: bool = False,
     baseline: bool = True,
     on_read: Callable[[int, int], None] | None = None,
     on_start: Callable[[RunSpec, Path], None] | None = None,
@@ -94,10 +102,14 @@ def train(
     run's folder, runs/<name> unless said; `value_range` is what pictures of more than 8 bits are read in, all that they
     hold unless said; `resume` is a run to go on with, under the same settings. The `baseline` comes first, in a minute
     at most: what the start's features say already; not where evaluate_every is 0, since it reads the held-out pictures.
-    Raises DataError for the pictures, ConfigError for settings (each difference named on a resume), all before the
-    first step.
+    Where `torchrun` started several processes, all call this alike: each computes its part of every batch, with `shard`
+    also holding a part of the weights, and the first one writes and talks. Raises DataError for the pictures,
+    ConfigError for settings (each difference named on a resume), all before the first step.
     """
-    resumed = None if resume is None else read_run(Path(resume))
+    processes = Processes.here(sharded=shard)
+    if not processes.first:
+        on_read = on_start = on_baseline = on_step = None
+    resumed = None if resume is None else processes.on_first(lambda: read_run(Path(resume)))
     if resumed is not None:  # what isn't said again stays as it was
         data = resumed.data if data is None else data
         model = resumed.model if model is None else model
@@ -115,7 +127,7 @@ def train(
     if output is not None:
         if resume is not None:
             raise ConfigError(f"a resumed run goes on in its own folder, {resume}; leave the output {output} out")
-        check_new_run(Path(output))
+        processes.on_first(lambda: check_new_run(Path(output)))
     target = pick_device(device)
     layers = [(str(recipe), read_recipe(Path(recipe)) if recipe is not None else {}), ("settings", settings or {})]
     spec = _resolve(TrainSpec() if resumed is None else resumed.train, layers)
@@ -155,11 +167,17 @@ def train(
     )
     if resumed is not None and (changed := differences(resumed, run)):
         raise ConfigError(f"{resume} was started otherwise: {list_faults(changed)}; leave that out, or start anew")
-    loader, evaluation, test = make_loaders(splits, preprocess, spec, objective, workers, target, on_read)
-    folder = new_run(output, run) if resume is None else Path(resume)
+    threads = share_machine(target)
+    with processes.together():
+        loader, evaluation, test = make_loaders(
+            splits, preprocess, spec, objective, workers, target, processes, on_read
+        )
+    folder = processes.on_first(lambda: new_run(output, run)) if resume is None else Path(resume)
     if on_start is not None:
         on_start(run, folder)
 
+    if processes.first:
+        _tell_slices(processes, spec, module, threads, workers)
     dtype = _dtype(spec, target)
     if target.type == "cpu":
         keep_freed_memory()
@@ -168,7 +186,9 @@ def train(
     with loader, evaluation:
         if baseline and kind.classifies and spec.evaluate_every:
             start = module if model is not None else None
-            found = keep_baseline(folder, start, loader, evaluation, num_classes, spec, target, dtype)
+            found = processes.on_first(
+                lambda: keep_baseline(folder, start, loader, evaluation, num_classes, spec, target, dtype)
+            )
             if on_baseline is not None:
                 on_baseline(found)
         fitted = fit(
@@ -180,38 +200,57 @@ def train(
             folder,
             device=target,
             dtype=dtype,
+            processes=processes,
             on_step=on_step,
         )
-    trained = fitted.model.cpu()
-    assert isinstance(trained, ImageModel)
-    merge_lora(trained)
-    card = Card(
-        preprocess=preprocess,
-        class_names=class_names if kind.classifies else None,
-        scores="sigmoid" if objective.per_class else "softmax",
-        provenance=Provenance(source=f"trained on {data_name}", layout="vitkit"),
-    )
-    try:
-        scores, test_scores = write_results(
-            folder,
-            trained,
-            objective.eval().cpu(),
-            fitted.weights,
-            card,
-            to_dict(run),
-            splits,
-            evaluation,
-            test,
-            loader,
+
+    def conclude() -> tuple[dict[str, float], dict[str, float]]:
+        trained = fitted.model.cpu()
+        assert isinstance(trained, ImageModel)
+        merge_lora(trained)
+        card = Card(
+            preprocess=preprocess,
+            class_names=class_names if kind.classifies else None,
+            scores="sigmoid" if objective.per_class else "softmax",
+            provenance=Provenance(source=f"trained on {data_name}", layout="vitkit"),
         )
-        metrics = {f"held-out {name}": value for name, value in scores.items()}
-        metrics |= {f"test {name}": value for name, value in test_scores.items()}
-        save_native(trained, folder / "model", card=dataclasses.replace(card, metrics=metrics), overwrite=True)
-    except (OSError, ConfigError, CheckpointError) as error:
-        raise ConfigError(
-            f"{folder}: the results can't be written ({why_unwritten(error)}); --resume {folder} makes them anew"
-        ) from error
+        try:
+            scores, test_scores = write_results(
+                folder,
+                trained,
+                fitted.objective.eval().cpu(),
+                fitted.weights,
+                card,
+                to_dict(run),
+                splits,
+                evaluation,
+                test,
+                loader,
+            )
+            metrics = {f"held-out {name}": value for name, value in scores.items()}
+            metrics |= {f"test {name}": value for name, value in test_scores.items()}
+            save_native(trained, folder / "model", card=dataclasses.replace(card, metrics=metrics), overwrite=True)
+            return scores, test_scores
+        except (OSError, ConfigError, CheckpointError) as error:
+            raise ConfigError(
+                f"{folder}: the results can't be written ({why_unwritten(error)}); --resume {folder} makes them anew"
+            ) from error
+
+    scores, test_scores = processes.on_first(conclude)
     return TrainResult(folder, folder / "model", scores, test_scores, fitted.weights, fitted.progress.seconds)
+
+
+def _tell_slices(processes: Processes, spec: TrainSpec, model: nn.Module, threads: int, workers: int) -> None:
+    """Who computes, and what isn't the same because batches are cut into slices."""
+    if processes.count > 1:
+        kind = "FSDP2" if processes.sharded else "DDP"
+        logger.warning("%d processes (%s) of %d threads, %d workers each", processes.count, kind, threads, workers)
+    if processes.count * spec.accumulate > 1 and (uneven := unevenly_drawn(model)):
+        logger.warning(
+            "%s: each slice of a batch has its own; with other --accumulate or processes, results differ by more than "
+            "rounding",
+            " and ".join(uneven),
+        )
 
 
 def _splits(

@@ -28,6 +28,7 @@ from vitkit.cli.evaluate import evaluate
 from vitkit.cli.explain import explain
 from vitkit.cli.models import models
 from vitkit.cli.options import spread
+from vitkit.cli.output import complain, is_first_process
 from vitkit.cli.reconstruct import reconstruct
 from vitkit.cli.train import train
 from vitkit.cli.verify import verify
@@ -76,7 +77,8 @@ def build_app() -> typer.Typer:
     ) -> None:
         """Vision Transformers that answer exactly: classify, embed, evaluate and convert pictures and checkpoints."""
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-        logging.getLogger("vitkit").setLevel(logging.INFO if verbose else logging.WARNING)
+        level = logging.INFO if verbose else logging.WARNING
+        logging.getLogger("vitkit").setLevel(level if is_first_process() else logging.CRITICAL)
 
     return app
 
@@ -99,10 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.Exit as end:  # --help and --version
         return end.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        print("vitkit: interrupted", file=sys.stderr)  # noqa: T201
+        complain("interrupted")
         return INTERRUPTED
     except Interrupted as stopped:
-        print(f"vitkit: {stopped}", file=sys.stderr)  # noqa: T201
+        complain(str(stopped))
         return 128 + stopped.signum
     except BrokenPipeError:
         # The reader of our output left (`vitkit ... | head`): no fault, and nothing more to say to it.
@@ -111,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (VitkitError, OSError, typer.TyperException) as error:
         if debug:
             traceback.print_exc()
-        print(f"vitkit: {_one_line(error)}", file=sys.stderr)  # noqa: T201
+        complain(error.format_message() if isinstance(error, typer.TyperException) else str(error))
         try:
             sys.stdout.flush()
         except OSError:
@@ -123,11 +125,6 @@ def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"vitkit {__version__}")
         raise typer.Exit
-
-
-def _one_line(error: VitkitError | OSError | typer.TyperException) -> str:
-    text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-    return " ".join(text.split())
 
 
 def _forget_output() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Self, TextIO
 
 from vitkit.files import replace_file, writing
 
-__all__ = ["Progress", "complain", "open_output"]
+__all__ = ["Progress", "complain", "is_first_process", "open_output"]
 
 PLAIN_EVERY_S = 10.0
 
@@ -31,9 +32,15 @@ def open_output(path: str | None) -> Iterator[TextIO]:
         yield file
 
 
+def is_first_process() -> bool:
+    """Whether this is the one of `torchrun`'s processes that talks; so is one that stands alone."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
+
+
 def complain(text: str) -> None:
-    """One line on stderr about an input that failed."""
-    print(f"vitkit: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
+    """One line on stderr about an input that failed; of several processes, only the first one's."""
+    if is_first_process():
+        print(f"vitkit: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
 
 
 class Progress:

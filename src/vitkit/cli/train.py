@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vitkit.cli import options
-from vitkit.cli.output import PLAIN_EVERY_S
+from vitkit.cli.output import PLAIN_EVERY_S, is_first_process
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +83,7 @@ def train(
     device: options.Device = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. [auto]")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that decode sets too large for memory.", min=0)] = None,
+    shard: Annotated[bool, typer.Option("--shard", help="Divide the weights among torchrun's processes.")] = False,
     baseline: Annotated[
         bool | None, typer.Option("--baseline/--no-baseline", help="First score the start's features. [--baseline]")
     ] = None,
@@ -95,7 +96,7 @@ def train(
     """Train on your own pictures, from scratch or from a checkpoint.
 
     The run's folder holds its settings, log, curves, checkpoints and the trained model. Ctrl-C saves and exits;
-    --resume goes on exactly where it stopped.
+    --resume goes on exactly where it stopped. Several processes: torchrun --nproc-per-node N -m vitkit train ...
     """
     from vitkit.api.train import train
 
@@ -137,12 +138,15 @@ def train(
             split_seed=split_seed,
             device=device,
             workers=workers or 0,
+            shard=shard,
             on_read=progress.read,
             baseline=baseline is not False,
             on_start=tell_start,
             on_baseline=tell_baseline,
             on_step=progress.advance,
         )
+    if not is_first_process():
+        return 0
     typer.echo(f"{tell_scores(result)} (last step, {result.weights} weights, {result.seconds:.0f} s of training)")
     typer.echo(f"model: {result.model}")
     typer.echo(f"report: {result.folder / 'report.html'}")
@@ -185,7 +189,7 @@ class StepProgress:
         self._bar: Any = None
 
     def __enter__(self) -> StepProgress:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and is_first_process():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from vitkit.errors import CheckpointError, DataError
 from vitkit.files import replace_file, why_unwritten
@@ -24,8 +24,11 @@ class Log:
     CheckpointError where a row can't be written: the training can go on from its last checkpoint all the same.
     """
 
-    def __init__(self, path: Path, *, keep_steps: int) -> None:
+    def __init__(self, path: Path, *, keep_steps: int, writes: bool = True) -> None:
         self._path = path
+        self._file: TextIO | None = None
+        if not writes:  # another process does
+            return
         with self._writing():
             if path.exists():
                 rows = [row for row in read_log(path) if row["step"] < keep_steps or _ends(row, keep_steps)]
@@ -42,7 +45,8 @@ class Log:
     ) -> None:
         """No more rows."""
         with contextlib.suppress(OSError):  # every row is flushed: what is left is one that couldn't be, and was said
-            self._file.close()
+            if self._file is not None:
+                self._file.close()
 
     def step(self, step: int, epoch: int, values: dict[str, float], seconds: float, pictures: int) -> None:
         """One optimiser step, numbered from 0."""
@@ -54,8 +58,9 @@ class Log:
         self._write({"kind": "evaluation", "step": step, "weights": weights, **scores})
 
     def _write(self, row: dict[str, Any]) -> None:
-        with self._writing():
-            self._file.write(json.dumps(row) + "\n")
+        if self._file is not None:
+            with self._writing():
+                self._file.write(json.dumps(row) + "\n")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -6,18 +6,17 @@ checkpoint makes the same steps to the bit; pictures, their order and their augm
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +30,13 @@ from vitkit.training.log import Log
 from vitkit.training.objective import Loss, Objective, Step
 from vitkit.training.optim import Grouped, build_optimizer
 from vitkit.training.planning import Clock, keep_time, plan_steps
+from vitkit.training.processes import Processes
 from vitkit.training.recompute import recomputed
 from vitkit.training.schedule import lr_scale
+from vitkit.training.sharing import average_statistics, shared, summed_after, unevenly_drawn, whole
 from vitkit.training.spec import TrainSpec
 from vitkit.training.state import Progress, TrainState, find_checkpoint, restore, save_checkpoint
+from vitkit.training.stops import stopping
 
 __all__ = ["Fitted", "TrainingData", "fit"]
 
@@ -42,11 +44,13 @@ logger = logging.getLogger("vitkit")
 
 
 class TrainingData(Protocol):
-    """Batches as functions of the step; to train with, the `accumulate` slices of each in the place of each."""
+    """Batches as functions of the step; to train with, this process's `accumulate` slices in the place of each."""
 
     steps_per_epoch: int
 
-    def batches(self, start: int, stop: int, *, is_early: Callable[[int], bool] = ...) -> Iterator[Batch]: ...
+    def batches(
+        self, start: int, stop: int, stride: int = 1, *, is_early: Callable[[int], bool] = ...
+    ) -> Iterator[Batch]: ...
 
 
 class Model(Grouped, Protocol):
@@ -61,7 +65,21 @@ class Fitted:
     """The weights to use: the moving average where there is one, else the last weights."""
     weights: str
     """"ema" or "raw"."""
+    objective: Objective
     progress: Progress
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every step works with."""
+
+    step_module: nn.Module
+    state: TrainState
+    spec: TrainSpec
+    device: torch.device
+    autocast: AbstractContextManager[object]
+    apart: bool
+    """Whether each slice draws from a seed of its own: dropout draws by token, which is too much for a whole batch."""
 
 
 def fit(
@@ -74,94 +92,97 @@ def fit(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    processes: Processes = Processes(),  # noqa: B008  # frozen
     on_step: Callable[[Progress, dict[str, float]], None] | None = None,
 ) -> Fitted:
     """Trains `model` in place under `folder` (log.jsonl, checkpoints/), from the last good checkpoint if there is one.
 
     `on_step` hears of each step: loss and rate, images_per_s, and the last evaluation's scores as "held-out ...".
+    Of several `processes` all call this with the same arguments but `data`, their slices of it, and all return.
     Raises DataError for a loss that isn't finite, CheckpointError where the disk is full and Interrupted after SIGINT
     or SIGTERM; the last good checkpoint is kept in all cases.
     """
     checkpoints = folder / "checkpoints"
-    checkpoints.mkdir(parents=True, exist_ok=True)
+    processes.on_first(lambda: checkpoints.mkdir(parents=True, exist_ok=True))
     torch.manual_seed(step_seed(spec.seed, -1))
     model, objective = model.to(device), objective.to(device)
-    optimizer = build_optimizer(model, objective, spec)  # type: ignore[arg-type]
+    undivided = copy.deepcopy(Step(model, objective)) if processes.sharded else None
     ema = Ema(model, spec.ema_decay) if spec.ema_decay else None
-    state = TrainState(model, objective, optimizer, ema, Progress(steps=spec.epochs * data.steps_per_epoch))
+    step_module = shared(_compiled(Step(model, objective), spec), ema, processes, device)
+    optimizer = build_optimizer(model, objective, spec)  # type: ignore[arg-type]
+    progress = Progress(steps=spec.epochs * data.steps_per_epoch)
+    state = TrainState(model, objective, optimizer, ema, progress, processes, undivided)
     clock = Clock(state)
-    autocast = _autocast(device, dtype)
-    step_module = _step_module(state, spec)
-    with _signals() as stop, recomputed(model, spec.gradient_checkpointing):
-        if (last := find_checkpoint(checkpoints)) is not None:
+    autocast = nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+    work = Work(step_module, state, spec, device, autocast, apart="dropout" in unevenly_drawn(model))
+    with stopping() as stop, recomputed(model, spec.gradient_checkpointing):
+        if (last := processes.on_first(lambda: find_checkpoint(checkpoints))) is not None:
             restore(last, state)
             logger.info("resuming after step %d", state.progress.step)
         else:
             if spec.minutes is not None:
-                state.progress.steps = _plan(step_module, data, validation, state, spec, checkpoints, device, autocast)
+                state.progress.steps = _plan(work, data, validation, checkpoints)
             save_checkpoint(checkpoints, state)  # the plan, and a good state to keep whatever the first epoch brings
         clock.lap()
         held_out: dict[str, float] = {}
         started, saved_at = replace(state.progress), time.monotonic()
-        with Log(folder / "log.jsonl", keep_steps=state.progress.step) as log:
+        with Log(folder / "log.jsonl", keep_steps=state.progress.step, writes=processes.first) as log:
             is_early = partial(_is_early, state.progress, spec)
             batches = data.batches(state.progress.step, state.progress.steps, is_early=is_early)
             while state.progress.step < state.progress.steps:
                 step = state.progress.step
                 try:
-                    row, pictures = _train_step(step_module, batches, state, spec, device, autocast)
+                    row, pictures = _train_step(work, batches)
                 except DataError as error:
-                    raise DataError(f"{error}; {_advice(checkpoints, step)}") from None
+                    advice = processes.on_first(lambda: _advice(checkpoints, state.progress.step))
+                    raise DataError(f"{error}; {advice}") from None
                 state.progress.step += 1
                 seconds = clock.lap()
                 if spec.minutes is not None:
+                    [state.progress.seconds] = processes.largest(state.progress.seconds)
                     keep_time(state.progress, started, spec.minutes)
                 log.step(step, step // data.steps_per_epoch, row, seconds, pictures)
                 epoch, rest = divmod(state.progress.step, data.steps_per_epoch)
                 done = state.progress.step == state.progress.steps
                 if validation and (done or (rest == 0 and epoch % spec.evaluate_every == 0)):
-                    held_out = _evaluate(state, validation, log, autocast)
+                    held_out = _evaluate(work, validation, log)
                 if on_step is not None:
                     on_step(state.progress, {**row, "images_per_s": pictures / seconds, **held_out})
-                asked = stop.signum  # read once: a signal from here on ends the next step
-                if done or rest == 0 or asked or time.monotonic() - saved_at > spec.save_every_s:
+                # Read once: a signal from here on ends the next step.
+                asked, unsaved_s = processes.largest(stop.signum, time.monotonic() - saved_at)
+                if done or rest == 0 or asked or unsaved_s > spec.save_every_s:
                     save_checkpoint(checkpoints, state)
                     saved_at = time.monotonic()
                 clock.lap()
                 if asked and not done:
                     went_on = f"stopped after step {state.progress.step:,}; go on with vitkit train --resume {folder}"
-                    raise Interrupted(went_on, asked)
-    return Fitted(state.kept.eval(), state.kept_name, state.progress)
+                    raise Interrupted(went_on, int(asked))
+    end = state.whole()
+    return Fitted(end.model.eval(), state.kept_name, end.objective, state.progress)
 
 
-def _train_step(
-    step_module: nn.Module,
-    batches: Iterator[Batch],
-    state: TrainState,
-    spec: TrainSpec,
-    device: torch.device,
-    autocast: AbstractContextManager[object],
-) -> tuple[dict[str, float], int]:
+def _train_step(work: Work, batches: Iterator[Batch]) -> tuple[dict[str, float], int]:
     """One optimiser step; returns what the log says of it, and how many pictures it saw.
 
     DataError, and nothing changed, where it isn't finite.
     """
+    state, spec, processes = work.state, work.spec, work.state.processes
     progress, optimizer = state.progress, state.optimizer
     warmup = round(spec.warmup * progress.steps)
     scale = lr_scale(progress.step, steps=progress.steps, warmup_steps=warmup, final=spec.final_lr)
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * scale
-    step_module.train()
+    work.step_module.train()
     optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
-    for batch in itertools.islice(batches, spec.accumulate):
-        loss = _add_gradients(step_module, batch.to(device), progress.step, spec, autocast)
+    for turn, batch in enumerate(itertools.islice(batches, spec.accumulate)):
+        loss = _add_gradients(work, batch.to(work.device), turn)
         for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
             sums[name] = sums.get(name, 0.0) + value * batch.share
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     limit = math.inf if spec.clip_norm is None else spec.clip_norm
-    norm = float(nn.utils.clip_grad_norm_(parameters, limit))
-    row = {name: float(value) for name, value in sums.items()}
+    norm = float(whole(nn.utils.clip_grad_norm_(parameters, limit)))
+    row = processes.sums({name: float(value) for name, value in sums.items()})
     if not math.isfinite(row["loss"]) or not math.isfinite(norm):
         pictures = ", ".join(map(str, batch.index[:5].tolist()))
         raise DataError(
@@ -169,10 +190,27 @@ def _train_step(
             f"{spec.lr * scale:.3g} and pictures {pictures}, ..."
         )
     optimizer.step()
+    average_statistics(state.model, processes)
     if state.ema is not None:
         state.ema.update(state.model, progress.step)
     state.objective.after_step(state.model, progress.step, progress.steps)
     return {**row, "lr": spec.lr * scale, "grad_norm": norm}, batch.whole_size
+
+
+def _add_gradients(work: Work, batch: Batch, turn: int) -> Loss:
+    """Adds what a step's batch, or this process's slice of it number `turn`, says of the weights to their gradients."""
+    step, part, slices = work.state.progress.step, batch.part, work.spec.accumulate
+    own = work.state.processes.rank * slices + turn if work.apart else 0
+    torch.manual_seed(step_seed(work.spec.seed, step) + own)  # each slice draws for the whole batch, and keeps its own
+    with (
+        nullcontext() if part is None else dropping_as_one(work.step_module, part.rows, part.size),
+        summed_after(work.step_module, turn == slices - 1),
+    ):
+        with work.autocast:
+            loss: Loss = work.step_module(batch, step)
+        # The processes' gradients are averaged; what their slices count for adds up.
+        (loss.total * (batch.share * work.state.processes.count)).backward()  # type: ignore[no-untyped-call]
+    return loss
 
 
 def _is_early(progress: Progress, spec: TrainSpec, step: int) -> bool:
@@ -180,47 +218,25 @@ def _is_early(progress: Progress, spec: TrainSpec, step: int) -> bool:
     return spec.early_size is not None and step < round((1 - spec.late) * progress.steps)
 
 
-def _plan(
-    step_module: nn.Module,
-    data: TrainingData,
-    validation: TrainingData | None,
-    state: TrainState,
-    spec: TrainSpec,
-    checkpoints: Path,
-    device: torch.device,
-    autocast: AbstractContextManager[object],
-) -> int:
+def _plan(work: Work, data: TrainingData, validation: TrainingData | None, checkpoints: Path) -> int:
     """Steps that fit into the minutes; nothing else changes."""
-    kinds = {True: 1 - spec.late, False: spec.late} if spec.early_size else {False: 1.0}
+    spec, kinds = work.spec, {True: 1 - work.spec.late, False: work.spec.late}
     train_steps = []
-    for early, share in kinds.items():
-        batches = data.batches(0, state.progress.steps, is_early=partial(_same, early))
-        train_steps.append((share, partial(_train_step, step_module, batches, state, spec, device, autocast)))
+    for early, share in (kinds if spec.early_size else {False: 1.0}).items():
+        batches = data.batches(0, work.state.progress.steps, is_early=partial(_same, early))
+        train_steps.append((share, partial(_train_step, work, batches)))
     return plan_steps(
-        state,
+        work.state,
         spec,
         checkpoints,
         data.steps_per_epoch,
         train_steps,
-        None if validation is None else (validation.steps_per_epoch, partial(_validate, state, validation, autocast)),
+        None if validation is None else (validation.steps_per_epoch, partial(_validate, work, validation)),
     )
 
 
 def _same(early: bool, step: int) -> bool:
     return early
-
-
-def _add_gradients(
-    step_module: nn.Module, batch: Batch, step: int, spec: TrainSpec, autocast: AbstractContextManager[object]
-) -> Loss:
-    """Adds what a step's batch, or a slice of it, says of the weights to their gradients."""
-    torch.manual_seed(step_seed(spec.seed, step))  # each slice draws for the whole batch, and keeps its own
-    part = batch.part
-    with nullcontext() if part is None else dropping_as_one(step_module, part.rows, part.size):
-        with autocast:
-            loss: Loss = step_module(batch, step)
-        (loss.total * batch.share).backward()  # type: ignore[no-untyped-call]
-    return loss
 
 
 def _advice(checkpoints: Path, step: int) -> str:
@@ -230,11 +246,10 @@ def _advice(checkpoints: Path, step: int) -> str:
     return f"resumed, the run would end here again: start anew with a lower --lr; {kept}"
 
 
-def _evaluate(
-    state: TrainState, validation: TrainingData, log: Log, autocast: AbstractContextManager[object]
-) -> dict[str, float]:
+def _evaluate(work: Work, validation: TrainingData, log: Log) -> dict[str, float]:
     """Scores the weights that would be kept on the held-out pictures, and remembers the best step."""
-    scores = _validate(state, validation, autocast, validation.steps_per_epoch)
+    state = work.state
+    scores = _validate(work, validation, validation.steps_per_epoch)
     log.evaluation(state.progress.step, scores, state.kept_name)
     score = state.objective.score
     if score is not None and scores.get(score, -math.inf) > state.progress.best_score:
@@ -243,48 +258,36 @@ def _evaluate(
     return {f"held-out {name}": value for name, value in scores.items()}
 
 
-def _validate(
-    state: TrainState, validation: TrainingData, autocast: AbstractContextManager[object], steps: int
-) -> dict[str, float]:
-    with torch.inference_mode(), autocast:
-        return state.objective.eval().validate(state.kept.eval(), validation.batches(0, steps))
+def _validate(work: Work, validation: TrainingData, steps: int) -> dict[str, float]:
+    """Scores on the first `steps` batches: each process reads its share of them, where scores are means."""
+    judged, processes = work.state.whole().to(work.device).eval(), work.state.processes
+    parts = processes.count > 1 and judged.objective.scores_are_means and steps >= processes.count
+    batches = Counted(
+        validation.batches(processes.rank, steps, processes.count) if parts else validation.batches(0, steps)
+    )
+    with torch.inference_mode(), work.autocast:
+        scores = judged.objective.validate(judged.model, batches)
+    if not parts:
+        return scores
+    sums = processes.sums({"": batches.pictures, **{name: value * batches.pictures for name, value in scores.items()}})
+    return {name: value / sums[""] for name, value in sums.items() if name}
 
 
-@dataclass
-class Stop:
-    """Set by a signal, read between steps."""
-
-    signum: int = 0
-
-
-@contextmanager
-def _signals() -> Iterator[Stop]:
-    """SIGINT and SIGTERM ask the loop to end after its step; a second one ends the process as usual."""
-    stop = Stop()
-    previous: dict[int, Any] = {}
-
-    def ask(signum: int, frame: FrameType | None) -> None:
-        stop.signum = signum
-        signal.signal(signum, previous[signum])
-
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        try:
-            previous[signum] = signal.signal(signum, ask)
-        except ValueError:  # not the main thread: the caller's handlers stay
-            break
-    try:
-        yield stop
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
-
-
-def _step_module(state: TrainState, spec: TrainSpec) -> nn.Module:
-    module = Step(state.model, state.objective)
+def _compiled(step: Step, spec: TrainSpec) -> Step:
     if spec.compile:
-        module.compile()
-    return module
+        step.compile()
+    return step
+
+
+class Counted:
+    """Batches, and how many pictures they held."""
+
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
+        self.pictures = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Each once."""
+        for batch in self._batches:
+            self.pictures += len(batch)
+            yield batch

@@ -43,6 +43,8 @@ class Objective(nn.Module):
     """Whether each class is a question of its own: answers are sigmoids rather than a softmax."""
     score: str | None = None
     """The entry of `validate` by which the best checkpoint is chosen, higher being better."""
+    scores_are_means: bool = False
+    """Whether each entry of `validate` is a mean over pictures: then processes divide the held-out ones among them."""
 
     @classmethod
     def defaults(cls, start: TrainSpec, samples: Samples) -> TrainSpec:
@@ -108,6 +110,7 @@ class Classification(Objective):
     ) -> None:
         super().__init__()
         self.score = "mAP" if multi_label else "accuracy"
+        self.scores_are_means = not multi_label
         self.multi_label = multi_label
         self.per_class = loss == "bce" or multi_label
         self.gamma = gamma if loss == "focal" else 0.0

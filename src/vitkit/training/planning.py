@@ -51,15 +51,21 @@ def plan_steps(
     assert spec.minutes is not None
     budget = spec.minutes * 60 * PLANNED_SHARE
     clock = Clock(state)
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=checkpoints) as place:
-        start = save_checkpoint(Path(place), state)
-        saving = clock.lap()
+
+    def lap() -> float:
+        """The slowest process's, so that all do the same."""
+        return state.processes.largest(clock.lap())[0]
+
+    first = state.processes.first  # the others may not see its folder, and write nothing
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=checkpoints if first else None) as place:
+        start = save_checkpoint(Path(state.processes.on_first(lambda: place)), state)
+        saving = lap()
         seconds = 0.0
         for share, train_step in train_steps:
             laps: list[float] = []
             while len(laps) < min(TRIAL_STEPS, state.progress.steps):
                 train_step()
-                laps.append(clock.lap())
+                laps.append(lap())
                 if len(laps) > 2 and sum(laps[1:]) > TRIAL_SHARE * budget:
                     break
             warm = laps[len(laps) // 2 :]  # the first ones compile, allocate and warm caches
@@ -69,8 +75,8 @@ def plan_steps(
             batches, validate = validation
             tried = min(TRIAL_BATCHES, batches)
             validate(tried)
-            evaluation = clock.lap() * batches / tried
-        spent = state.progress.seconds
+            evaluation = lap() * batches / tried
+        [spent] = state.processes.largest(state.progress.seconds)
         restore(start, state)
     left = budget - spent - evaluation - saving
     per_epoch = saving + evaluation / max(spec.evaluate_every, 1)

@@ -13,7 +13,7 @@ import math
 import os
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ from torch import Tensor, nn
 from vitkit.errors import CheckpointError, list_faults
 from vitkit.files import new_folder, replace_file, sha256_of, why_unwritten
 from vitkit.training.ema import Ema
-from vitkit.training.objective import Objective
+from vitkit.training.objective import Objective, Step
+from vitkit.training.processes import Processes
+from vitkit.training.sharing import spread, whole
 
 __all__ = ["Progress", "TrainState", "find_checkpoint", "restore", "save_checkpoint"]
 
@@ -59,6 +61,9 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     ema: Ema | None
     progress: Progress
+    processes: Processes = field(default_factory=Processes)
+    undivided: Step | None = None
+    """A copy of model and objective that is filled where the processes divide the weights, and they are asked for."""
 
     @property
     def kept(self) -> nn.Module:
@@ -70,35 +75,51 @@ class TrainState:
         """Either "raw" or "ema"."""
         return "raw" if self.ema is None else "ema"
 
+    def whole(self) -> Step:
+        """What is kept and the objective, as whole modules on every process. All take part."""
+        if self.undivided is None:
+            return Step(self.kept, self.objective)
+        for mine, theirs in ((self.undivided.model, self.kept), (self.undivided.objective, self.objective)):
+            mine.load_state_dict({name: whole(tensor) for name, tensor in theirs.state_dict().items()})
+        return self.undivided
+
 
 def save_checkpoint(folder: Path, state: TrainState) -> Path:
     """Writes `folder`/step-N, names the best in `folder`/best, removes what is neither that nor among the two last.
 
-    Raises CheckpointError where it can't be written; what was there before stays.
+    Of several processes all take part, and the first one writes: the same checkpoint for any number of them. Raises
+    CheckpointError where it can't be written; what was there before stays.
     """
-    target = folder / f"step-{state.progress.step}"
+    first = state.processes.first
+    tensors = {"model": _whole(state.model.state_dict(), first)}
+    if state.ema is not None:
+        tensors["ema"] = _whole(state.ema.module.state_dict(), first)
+    if objective := state.objective.state_dict():
+        tensors["objective"] = _whole(objective, first)
+    tensors["optimizer"] = _optimizer_tensors(state, first)
+    return state.processes.on_first(lambda: _write(folder, tensors, state.progress))
+
+
+def _write(folder: Path, tensors: dict[str, dict[str, Tensor]], progress: Progress) -> Path:
+    target = folder / f"step-{progress.step}"
     try:
         shutil.rmtree(target, ignore_errors=True)
         with new_folder(target) as part:
-            save_file(_state_of(state.model), part / "model.safetensors")
-            if state.ema is not None:
-                save_file(_state_of(state.ema.module), part / "ema.safetensors")
-            if objective := _state_of(state.objective):
-                save_file(objective, part / "objective.safetensors")
-            save_file(_optimizer_tensors(state), part / "optimizer.safetensors")
-            text = json.dumps({"format": 1, **vars(state.progress)}, indent=2)
+            for name, content in tensors.items():
+                save_file(content, part / f"{name}.safetensors")
+            text = json.dumps({"format": 1, **vars(progress)}, indent=2)
             (part / "state.json").write_text(text + "\n", encoding="utf-8")
             digests = {file.name: sha256_of(file) for file in sorted(part.iterdir())}
             body = json.dumps(digests, indent=2)
             # The manifest's last line is its own digest: no bit of a checkpoint is unguarded.
             digest = hashlib.sha256(body.encode()).hexdigest()
             (part / MANIFEST).write_bytes(f"{body}\n{digest}\n".encode())
-        _point_to_best(folder, state.progress.best_step)
+        _point_to_best(folder, progress.best_step)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"{target}: can't be written ({why_unwritten(error)}); --resume goes on from the checkpoint before it"
         ) from error
-    _prune(folder, keep_step=state.progress.best_step)
+    _prune(folder, keep_step=progress.best_step)
     return target
 
 
@@ -130,20 +151,42 @@ def find_checkpoint(folder: Path, *, before: float = math.inf) -> Path | None:
 
 
 def restore(path: Path, state: TrainState) -> None:
-    """Puts a verified checkpoint into `state`. Raises CheckpointError where it belongs to another training."""
-    try:
-        _fill(state.model, load_file(path / "model.safetensors"), path)
-        if state.ema is not None:
-            _fill(state.ema.module, load_file(path / "ema.safetensors"), path)
-        if _state_of(state.objective):
-            _fill(state.objective, load_file(path / "objective.safetensors"), path)
-        _restore_optimizer(state, load_file(path / "optimizer.safetensors"), path)
-        content: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{path}: can't be resumed from ({error})") from error
+    """Puts a verified checkpoint into `state`. Raises CheckpointError where it belongs to another training.
+
+    Of several processes the first one reads, so that the others need not see the folder.
+    """
+    _fill(state.model, _read(path, "model", state.processes), path)
+    if state.ema is not None:
+        _fill(state.ema.module, _read(path, "ema", state.processes), path)
+    if state.objective.state_dict():
+        _fill(state.objective, _read(path, "objective", state.processes), path)
+    _restore_optimizer(state, _read(path, "optimizer", state.processes), path)
+    content = state.processes.on_first(lambda: _read_progress(path))
     if content.pop("format", None) != 1:
         raise CheckpointError(f"{path}: written by a newer vitkit; resume with that one")
     state.progress = Progress(**content)
+
+
+def _read(path: Path, name: str, processes: Processes) -> dict[str, Tensor]:
+    """What the first process reads, on all of them."""
+    found: dict[str, Tensor] = {}
+
+    def read() -> None:
+        try:
+            found.update(load_file(path / f"{name}.safetensors"))
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: can't be resumed from ({error})") from error
+
+    processes.on_first(read)
+    return processes.from_first(found)
+
+
+def _read_progress(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: can't be resumed from ({error})") from error
+    return content
 
 
 def _valid(path: Path) -> bool:
@@ -167,8 +210,14 @@ def _prune(folder: Path, *, keep_step: int) -> None:
             shutil.rmtree(away, ignore_errors=True)
 
 
-def _state_of(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+def _whole(tensors: dict[str, Tensor], kept: bool) -> dict[str, Tensor]:
+    """The tensors as they are written, put together by all processes and `kept` by one."""
+    found = {}
+    for name, tensor in tensors.items():
+        full = whole(tensor.detach())
+        if kept:
+            found[name] = full.cpu().contiguous()
+    return found
 
 
 def _names(state: TrainState) -> list[str]:
@@ -178,32 +227,33 @@ def _names(state: TrainState) -> list[str]:
     return [names[id(parameter)] for group in state.optimizer.param_groups for parameter in group["params"]]
 
 
-def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
+def _optimizer_tensors(state: TrainState, kept: bool) -> dict[str, Tensor]:
     moments: dict[int, dict[str, Tensor]] = state.optimizer.state_dict()["state"]
     names = _names(state)
-    return {
-        f"{kind}/{names[number]}": tensor.detach().cpu().contiguous()
-        for number, entries in moments.items()
-        for kind, tensor in entries.items()
+    tensors = {
+        f"{kind}/{names[number]}": tensor for number, entries in moments.items() for kind, tensor in entries.items()
     }
+    return _whole(tensors, kept)
 
 
 def _restore_optimizer(state: TrainState, tensors: dict[str, Tensor], path: Path) -> None:
     numbers = {name: number for number, name in enumerate(_names(state))}
+    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         kind, _, name = key.partition("/")
         if name not in numbers:
             raise CheckpointError(f"{path}: the optimiser holds {name}, which this training doesn't have")
-        moments.setdefault(numbers[name], {})[kind] = tensor
+        moments.setdefault(numbers[name], {})[kind] = spread(tensor, parameters[numbers[name]])
     content = state.optimizer.state_dict()
     state.optimizer.load_state_dict({**content, "state": moments})
 
 
 def _fill(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    own = module.state_dict()
+    expected = {name: tensor.shape for name, tensor in own.items()}
     found = {name: tensor.shape for name, tensor in tensors.items()}
     if expected != found:
         other = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         raise CheckpointError(f"{path}: belongs to another model: {list_faults(other)}")
-    module.load_state_dict(tensors)
+    module.load_state_dict({name: spread(tensor, own[name]) for name, tensor in tensors.items()})
