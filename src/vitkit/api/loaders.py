@@ -70,7 +70,8 @@ def _stores(
     splits: Splits, preprocess: Preprocess, processes: Processes, on_read: Callable[[int, int], None] | None
 ) -> list[Store]:
     """Those of each part; what is too large for this process's share of the memory is only checked, by the first."""
-    limit, stores, faults = memory_limit() // processes_here(), [], []
+    limit = memory_limit() // processes_here() if processes_here() > 1 else None
+    stores, faults = [], []
     for part in (splits.train, *splits.held_out()):
         try:
             store = make_store(
