@@ -147,5 +147,7 @@ def _spell(kind: Any) -> str:
         return " or ".join(map(repr, arguments))
     if origin is tuple:
         return "a list"
+    if origin in (dict, Mapping):
+        return "a table"
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", types.NoneType: "none"}
     return names.get(kind, getattr(kind, "__name__", str(kind)))

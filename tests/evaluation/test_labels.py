@@ -181,3 +181,15 @@ def test_a_file_that_is_no_csv_is_refused(tmp_path: Path, content: bytes) -> Non
     file = tmp_path / "labels.csv"
     file.write_bytes(content)
     assert "isn't a CSV file in UTF-8" in fault(file)
+
+
+def test_a_table_of_several_labels_and_its_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "path,labels,split\na.png,n01|eft|n01,val\nb.png,,val\nc.png,eft,train\n"
+    file = write_csv(tmp_path, text, "a.png", "b.png", "c.png")
+    assert [item.label for item in read_labels(file, NAMES, IDS, 8, split="val")] == [(1, 7), ()]
+    assert not caplog.text
+    assert len(read(file)) == 3 and "says which pictures are in train, val; all are scored" in caplog.text
+    with pytest.raises(DataError, match="has no part 'test'; there are train, val"):
+        read_labels(file, NAMES, IDS, 8, split="test")
+    with pytest.raises(DataError, match="has no part 'val' of pictures"):
+        read_labels(make(tmp_path / "folder", "eft/a.png"), NAMES, IDS, 8, split="val")

@@ -10,6 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor
 
 from small import small_model
+from vitkit.config import from_dict
 from vitkit.data.batch import Batch
 from vitkit.data.mix import soften_labels
 from vitkit.data.samples import Samples
@@ -108,6 +109,8 @@ def test_weights_go_by_name() -> None:
     assert weights is not None and weights.tolist() == [0, 1, 3]
     with pytest.raises(ConfigError, match="'beee'; nearest: bee"):
         class_weights(TrainSpec(class_weights={"beee": 1.0}), samples)
+    with pytest.raises(ConfigError, match="class_weights is 'rare', not 'balanced' or a table or none"):
+        from_dict(TrainSpec, {"class_weights": "rare"}, origin="settings")
     with pytest.raises(ConfigError, match=r"class_weights.bee is -1"):
         TrainSpec(class_weights={"bee": -1.0})
 

@@ -24,6 +24,7 @@ def evaluate(
     model: Predictor | Source,
     data: str | os.PathLike[str],
     *,
+    split: str | None = None,
     revision: str | None = None,
     preset: str | None = None,
     image_size: int | tuple[int, int] | None = None,
@@ -39,8 +40,8 @@ def evaluate(
 
     `model` is a Predictor, or anything `load` takes, with its options. `data` is a folder of class folders, or a table
     of path and label (vitkit.evaluation.labels); one with a column `labels`, of several, is scored by average precision
-    and F1. `confusion` names a PNG file for the confusion matrix. A picture that can't be used is listed in `failed`
-    and left out of the scores.
+    and F1. `split` takes one part of a table that has such a column. `confusion` names a PNG file for the confusion
+    matrix. A picture that can't be used is listed in `failed` and left out of the scores.
 
     Raises DataError for labels and files that don't fit, all at once, ConfigError for a model without a head and for
     options, CheckpointError from `load`: all before the first picture is run.
@@ -75,7 +76,7 @@ def evaluate(
         )
     predictor.check_classifier()
     card, num_classes = predictor.card, predictor.spec.num_classes
-    labelled = read_labels(data, card.class_names, card.class_ids, num_classes)
+    labelled = read_labels(data, card.class_names, card.class_ids, num_classes, split=split)
     multi_label = isinstance(labelled[0].label, tuple)
     if confusion is not None and multi_label:
         raise ConfigError(f"confusion: a picture of {os.fspath(data)} has several labels; leave the matrix out")

@@ -27,6 +27,7 @@ def evaluate(
         ),
     ],
     model: options.Model = None,
+    split: Annotated[str | None, typer.Option(help="The part of a table with a column split: val or test.")] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="Write everything as JSON to this file.")] = None,
     confusion: Annotated[
         str | None, typer.Option("--confusion", help="Draw the confusion matrix to this PNG file.")
@@ -60,6 +61,7 @@ def evaluate(
         scores = evaluate(
             DEFAULT_MODEL if model is None else model,
             data,
+            split=split,
             batch_size=batch_size or BATCH_SIZE,
             confusion=confusion,
             **loading,

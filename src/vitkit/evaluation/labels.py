@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,8 @@ from vitkit.errors import DataError, list_faults, nearest
 from vitkit.image.fetch import is_url
 
 __all__ = ["Labelled", "check_source", "read_labels"]
+
+logger = logging.getLogger("vitkit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +44,25 @@ def read_labels(
     class_names: Sequence[str] | None,
     class_ids: Sequence[str] | None,
     num_classes: int,
+    *,
+    split: str | None = None,
 ) -> list[Labelled]:
     """The labelled pictures of `source`, in the order of the folder listing or of the file.
 
     A folder holds one folder per class, with that class's pictures in it and below. A table is what `train` takes
-    (data/sources/table.py), and URLs may stand in the place of paths; its split isn't read. What a class folder or
-    label says is matched exactly, in this order: class id, class name, one of the name's comma-separated synonyms,
-    index 0..num_classes-1. So a model whose class names are digits is matched by name. Where the first of these to
-    match fits several classes, it is a fault: ImageNet has two cranes.
+    (data/sources/table.py), and URLs may stand in the place of paths; of one that says its split, `split` (train, val,
+    test) takes a part. What a class folder or label says is matched exactly, in this order: class id, class name, one
+    of the name's comma-separated synonyms, index 0..num_classes-1. So a model whose class names are digits is matched
+    by name. Where the first of these to match fits several classes, it is a fault: ImageNet has two cranes.
 
     Raises DataError, all faults of one kind at once: unknown or ambiguous classes, pictures without a class, pictures
     listed twice, files that aren't there, nothing there at all.
     """
     path = check_source(source)
     listing = list_class_folders(path) if path.is_dir() else list_table(path)
-    rows = listing.rows
+    rows = listing.rows if split is None else _part(path, listing.rows, split)
+    if split is None and len(parts := {row.part for row in rows}) > 1:
+        logger.warning("%s says which pictures are in %s; all are scored (--split)", path, ", ".join(sorted(parts)))
     labels, unmatched = _match(rows, _Classes(class_names, class_ids, num_classes))
     if listing.faults or unmatched:
         remedy = f"; a class goes by its id, its name, a synonym in it, or its index 0..{num_classes - 1}"
@@ -71,6 +78,15 @@ def read_labels(
     if listing.multi_label:
         return [Labelled(row.picture, tuple(sorted({labels[text] for text in row.labels}))) for row in rows]
     return [Labelled(row.picture, labels[row.labels[0]]) for row in rows]
+
+
+def _part(path: Path, rows: Sequence[Row], split: str) -> list[Row]:
+    """The rows of that part of a table."""
+    parts = sorted({row.part for row in rows if row.part})
+    if split not in parts:
+        there = f"; there are {', '.join(parts)}" if parts else " of pictures; a table's column `split` says them"
+        raise DataError(f"{path} has no part {split!r}{there}")
+    return [row for row in rows if row.part == split]
 
 
 def _match(rows: Sequence[Row], classes: _Classes) -> tuple[dict[str, int], list[str]]:
