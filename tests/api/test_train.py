@@ -236,7 +236,7 @@ def test_settings_go_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path: 
 
     def stop(run: RunSpec, folder: Path) -> None:
         spec = run.train
-        assert (spec.lr, spec.warmup, spec.epochs) == (0.125, 0.25, 45)
+        assert (spec.lr, spec.warmup, spec.epochs) == (0.125, 0.25, 180)
         assert (spec.augment.rotate, spec.augment.flip, spec.augment.shear) == (3.0, 0.5, 4.0)
         raise InterruptedError
 

@@ -38,6 +38,8 @@ class RunSpec:
     pictures: tuple[int, ...]
     """How many there are in train, val and, where there is one, test: pictures that came or went change a run."""
     train: TrainSpec
+    chosen: str = ""
+    """The defaults that were chosen for this start, and why, in one line; settings said otherwise are in `train`."""
     teacher: str | None = None
     """Digest of the teacher of a distillation: another one of the same name is a difference."""
 

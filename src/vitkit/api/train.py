@@ -110,6 +110,7 @@ def train(
     if not processes.first:
         on_read = on_start = on_baseline = on_step = None
     resumed = None if resume is None else processes.on_first(lambda: read_run(Path(resume)))
+    chosen = "" if resumed is None else resumed.chosen
     if resumed is not None:  # what isn't said again stays as it was
         data = resumed.data if data is None else data
         model = resumed.model if model is None else model
@@ -136,7 +137,9 @@ def train(
     class_names = splits.train.class_names
     if resumed is None:  # only now is known which defaults fit
         size, _ = natural_size(splits.train, image_size)
-        usual = recipe_for(from_checkpoint=model is not None, image_size=size, tune=spec.tune)
+        usual, chosen = recipe_for(
+            from_checkpoint=model is not None, image_size=size, pictures=len(splits.train), tune=spec.tune
+        )
         fitting = kind.defaults(usual, splits.train)
         spec = _resolve(suited_to(spec.optimizer, fitting), layers)
         _check_labels_are_read(kind, spec)
@@ -162,6 +165,7 @@ def train(
         preprocess=preprocess,
         class_names=class_names,
         pictures=tuple(map(len, (splits.train, *splits.held_out()))),
+        chosen=chosen,
         train=spec,
         teacher=teacher,
     )

@@ -164,6 +164,7 @@ def tell_start(run: RunSpec, folder: Path) -> None:
 
     counts = ", ".join(f"{count:,} {part}" for count, part in zip(run.pictures, PARTS, strict=False))
     _say(f"run {folder}: {run.data}, {len(run.class_names)} classes, {counts}")
+    _say(f"  defaults: {run.chosen}")
     for name, table in {"model": run.spec.spec, "training": run.train}.items():
         for line in _lines(name, to_dict(table)):
             _say(line)
