@@ -21,8 +21,9 @@ def split(data: Samples | Splits, *, val_fraction: float = 0.2, seed: int = 0) -
 
     Pictures whose bytes are equal stay on one side. Those that stand under several classes are learnt from and never
     held out: no answer to them could be right. A class is on both sides where at least two different pictures bear it
-    and one of them bears no other; else it is only in train, which is logged. Neither file names nor their order
-    matter, and adding pictures moves few others.
+    and one of them bears no other; else it is only in train, which is logged. Of several labels, pictures of equal
+    bytes must bear the same ones, and a class may be off its fraction by what rarer ones chose. Neither file names nor
+    their order matter, and adding pictures moves few others.
 
     Raises DataError for files that can't be read, and as `Splits`; ConfigError for a fraction outside 0..1.
     """
