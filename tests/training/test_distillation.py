@@ -271,7 +271,10 @@ def test_students_without_a_token_learn_on_their_class_head(teacher: Path, tmp_p
 def test_contradictions_are_named_before_any_work(tmp_path: Path) -> None:
     for settings, said in (
         ({"objective": "distillation"}, "objective 'distillation' needs distill.teacher"),
-        ({"distill": {"teacher": "x"}}, "distill is set, but objective is 'classification'; set objective to"),
+        (
+            {"distill": {"teacher": "x"}},
+            "distill is set, but objective is 'classification'; name a --teacher, or set 'distillation'",
+        ),
         ({"distill": {"alpha": 0.0, "temperature": -1}}, "alpha is 0.0; allowed: above 0 to 1; temperature is -1.0"),
         (
             {"objective": "distillation", "distill": {"teacher": "x"}, "tune": "lora"},
@@ -281,7 +284,10 @@ def test_contradictions_are_named_before_any_work(tmp_path: Path) -> None:
             {"objective": "distillation", "distill": {"teacher": "x"}, "loss": "bce"},
             "a teacher's answers are of one class a picture: loss is 'bce', and arrays .train. has one label a picture",
         ),
-        ({"objective": "distillation", "distill": {"teacher": "no such"}}, "'no such' is neither a file or folder"),
+        (
+            {"objective": "distillation", "distill": {"teacher": "no such"}},
+            "the teacher 'no such' is neither a file or folder",
+        ),
     ):
         with pytest.raises(vitkit.VitkitError, match=said):
             train(pictures(), model=None, settings=settings, output=tmp_path / "run")

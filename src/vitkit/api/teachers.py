@@ -11,7 +11,7 @@ import torch
 from vitkit.api.load import read_source
 from vitkit.api.runs import RUN_FILE
 from vitkit.checkpoint.read import Checkpoint
-from vitkit.errors import ConfigError, list_faults, nearest
+from vitkit.errors import CheckpointError, ConfigError, list_faults, nearest
 from vitkit.image.preprocess import Preprocess
 from vitkit.training.distillation import Teacher
 
@@ -26,7 +26,10 @@ def open_teacher(
     And a digest of all that its answers depend on. Raises ConfigError for a model that can't tell these classes.
     """
     folder = Path(source)
-    found = read_source(folder / "model" if (folder / RUN_FILE).is_file() else source)
+    try:
+        found = read_source(folder / "model" if (folder / RUN_FILE).is_file() else source)
+    except CheckpointError as error:
+        raise CheckpointError(f"the teacher {error}") from None
     own = found.card.preprocess
     if own is None:
         raise ConfigError(f"the teacher {source} doesn't say how its pictures are prepared; save it with a preprocess")

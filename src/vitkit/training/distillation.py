@@ -118,7 +118,7 @@ def check_distilling(spec: TrainSpec) -> None:
     if distills and spec.distill.teacher is None:
         faults.append("objective 'distillation' needs distill.teacher (--teacher), a trained classifier")
     if spec.distill != DistillSpec() and not distills:
-        faults.append(f"distill is set, but objective is {spec.objective!r}; set objective to 'distillation'")
+        faults.append(f"distill is set, but objective is {spec.objective!r}; name a --teacher, or set 'distillation'")
     if distills and spec.distill.token and spec.tune != "full":
         faults.append(f"distill.token adds a token, which tune {spec.tune!r} freezes; set distill.token to false")
     if faults:
