@@ -29,7 +29,7 @@ PARTS = ("pictures to learn from", "held out", "for the test at the end")
 def train(
     data: Annotated[
         str | None,
-        typer.Argument(help="A folder of class folders (or of train/ and val/), a table of path and label, or digits."),
+        typer.Argument(help="A folder of class folders (or train/ and val/), a table, arrays, an archive, or digits."),
     ] = None,
     model: Annotated[
         str | None,

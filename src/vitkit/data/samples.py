@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitkit.errors import DataError, list_faults
-from vitkit.image.decode import Picture, describe
+from vitkit.image.decode import Blob, Picture, describe
 
 __all__ = [
     "DatasetPictures",
@@ -96,7 +96,7 @@ class Samples:
     def describe(self, at: int) -> str:
         """The name of picture `at` for errors and reports: its path where it has one."""
         picture = None if self.lazy else self.pictures[at]
-        return describe(picture) if isinstance(picture, str | os.PathLike) else f"{self.name}[{at}]"
+        return describe(picture) if isinstance(picture, str | os.PathLike | Blob) else f"{self.name}[{at}]"
 
     def subset(self, indices: NDArray[np.int64], name: str) -> Samples:
         """The pictures at `indices`, in that order, with all class names."""

@@ -14,11 +14,12 @@ from PIL import Image
 from vitkit.errors import ImageError
 from vitkit.image.deep import DEEP_COLOUR, open_low_bytes, quantize
 from vitkit.image.limits import DEFAULT_LIMITS, Limits, check_size
-from vitkit.image.opened import FORMATS, Held, Picture, broken, describe, is_picture, opened
+from vitkit.image.opened import FORMATS, Blob, Held, Picture, broken, describe, is_picture, opened
 
 __all__ = [
     "DEFAULT_LIMITS",
     "FORMATS",
+    "Blob",
     "Decoded",
     "Header",
     "Limits",

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import IO, Any, Protocol, TypeAlias, TypeVar
 
@@ -28,7 +29,7 @@ from vitkit.image.deep import read_npz, read_numpy, read_tiff
 from vitkit.image.fetch import fetch, is_url
 from vitkit.image.limits import Limits
 
-__all__ = ["FORMATS", "Held", "Picture", "broken", "describe", "is_picture", "opened"]
+__all__ = ["FORMATS", "Blob", "Held", "Picture", "broken", "describe", "is_picture", "opened"]
 
 logger = logging.getLogger("vitkit")
 
@@ -44,7 +45,18 @@ class TensorLike(Protocol):
     def numpy(self) -> NDArray[Any]: ...
 
 
-Picture: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | TensorLike
+class Blob(ABC):
+    """The bytes of a picture file that lie in another file, such as an archive; small, and fit for any process."""
+
+    name: str
+    """For errors and reports: the file's, and the picture's in it."""
+
+    @abstractmethod
+    def read(self) -> bytes:
+        """The bytes; raises OSError."""
+
+
+Picture: TypeAlias = str | os.PathLike[str] | bytes | Blob | Image.Image | NDArray[Any] | TensorLike
 Held: TypeAlias = Image.Image | NDArray[Any]
 """A picture that is opened: Pillow's, maybe not loaded yet, or an array of samples."""
 Result = TypeVar("Result")
@@ -91,6 +103,12 @@ def opened(
     if isinstance(picture, str | os.PathLike):
         with _open(picture, name) as file:
             return _open_file(file, name, use, limits, deep)
+    if isinstance(picture, Blob):
+        try:
+            content = picture.read()
+        except OSError as error:
+            raise ImageError(f"{name} can't be read ({error.strerror or error})") from None
+        return _open_file(io.BytesIO(content), name, use, limits, deep)
     if isinstance(picture, bytes):
         return _open_file(io.BytesIO(picture), name, use, limits, deep)
     return use(_from_tensor(picture, name), None)
@@ -125,6 +143,8 @@ def describe(picture: Picture) -> str:
     """The picture's short name for errors and results, on one line: its path or URL, or its kind and size."""
     if isinstance(picture, str | os.PathLike):
         return _printable(os.fsdecode(picture))
+    if isinstance(picture, Blob):
+        return _printable(picture.name)
     if isinstance(picture, bytes):
         return f"bytes of {len(picture):,}"
     if isinstance(picture, Image.Image):

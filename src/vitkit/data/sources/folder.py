@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from vitkit.data.samples import Samples, Splits
@@ -64,13 +65,13 @@ def find_parts(path: Path) -> dict[str, Path]:
     return parts
 
 
-def read_split_folder(path: Path, parts: dict[str, Path]) -> Splits:
-    """The class folders of each of `parts`, as `find_parts` has found them; raises DataError with all their faults."""
+def read_split_folder(path: Path, parts: dict[str, Path], read_part: Callable[[Path], Samples] = read_folder) -> Splits:
+    """What lies in each of `parts`, as `find_parts` has found them; raises DataError with all their faults."""
     read: dict[str, Samples] = {}
     faults = []
     for part, folder in parts.items():
         try:
-            read[part] = read_folder(folder)
+            read[part] = read_part(folder)
         except DataError as error:
             faults.append(str(error))
     if faults:

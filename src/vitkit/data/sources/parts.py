@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from vitkit.data.samples import Samples, Splits, note_absent
 from vitkit.errors import DataError, list_faults, nearest
 
-__all__ = ["HELD_OUT", "join_parts"]
+__all__ = ["HELD_OUT", "PART_NAMES", "join_parts", "read_parts"]
 
 HELD_OUT = {"val": ("val", "valid", "validation"), "test": ("test",)}
 """The names by which parts beside train go."""
+
+PART_NAMES = {"train": "train"} | {word: part for part, words in HELD_OUT.items() for word in words}
+"""Every name of a part to the part."""
+
+
+def read_parts(name: str, readers: Mapping[str, Callable[[], Samples]]) -> Samples | Splits:
+    """What each part's reader gives, joined; train alone isn't split. DataError with the faults of all parts."""
+    read: dict[str, Samples] = {}
+    faults = [] if "train" in readers else [f"{name} holds {', '.join(readers) or 'nothing'}, and no part called train"]
+    for part, reader in readers.items():
+        try:
+            read[part] = reader()
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        raise DataError(list_faults(faults))
+    return read["train"] if len(read) == 1 else join_parts(name, read, {part: f"{part}: " for part in read})
 
 
 def join_parts(name: str, read: Mapping[str, Samples], spelt: Mapping[str, str]) -> Splits:
