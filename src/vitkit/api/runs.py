@@ -42,6 +42,8 @@ class RunSpec:
     """The defaults that were chosen for this start, and why, in one line; settings said otherwise are in `train`."""
     teacher: str | None = None
     """Digest of the teacher of a distillation: another one of the same name is a difference."""
+    log_to: tuple[str, ...] = ()
+    """Boards that show the log: the one thing here that a resume may change."""
 
 
 def check_new_run(folder: Path) -> None:

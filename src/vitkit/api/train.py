@@ -35,6 +35,7 @@ from vitkit.files import why_unwritten
 from vitkit.model.base import ImageModel
 from vitkit.model.build import model_spec
 from vitkit.model.lora import merge_lora
+from vitkit.training.boards import check_boards, open_boards
 from vitkit.training.distillation import Distillation, check_distilling
 from vitkit.training.loop import fit
 from vitkit.training.objective import Objective
@@ -90,6 +91,7 @@ def train(
     workers: int = 0,
     shard: bool = False,
     baseline: bool = True,
+    log_to: Sequence[str] | None = None,
     on_read: Callable[[int, int], None] | None = None,
     on_start: Callable[[RunSpec, Path], None] | None = None,
     on_baseline: Callable[[Baseline], None] | None = None,
@@ -102,9 +104,10 @@ def train(
     run's folder, runs/<name> unless said; `value_range` is what pictures of more than 8 bits are read in, all that they
     hold unless said; `resume` is a run to go on with, under the same settings. The `baseline` comes first, in a minute
     at most: what the start's features say already; not where evaluate_every is 0, since it reads the held-out pictures.
-    Where `torchrun` started several processes, all call this alike: each computes its part of every batch, with `shard`
-    also holding a part of the weights, and the first one writes and talks. Raises DataError for the pictures,
-    ConfigError for settings (each difference named on a resume), all before the first step.
+    `log_to` names boards to show the log on: "tensorboard", "trackio". Where `torchrun` started several processes, all
+    call this alike: each computes its part of every batch, with `shard` also holding a part of the weights, and the
+    first one writes and talks. Raises DataError for the pictures, ConfigError for settings (each difference named on a
+    resume), all before the first step.
     """
     processes = Processes.here(sharded=shard)
     if not processes.first:
@@ -121,6 +124,7 @@ def train(
         value_range = resumed.preprocess.value_range if value_range is None else value_range
         val_fraction = resumed.val_fraction if val_fraction is None else val_fraction
         split_seed = resumed.split_seed if split_seed is None else split_seed
+        log_to = resumed.log_to if log_to is None else log_to
     val_fraction = VAL_FRACTION if val_fraction is None else val_fraction
     split_seed = split_seed or 0
     if data is None:
@@ -129,6 +133,7 @@ def train(
         if resume is not None:
             raise ConfigError(f"a resumed run goes on in its own folder, {resume}; leave the output {output} out")
         processes.on_first(lambda: check_new_run(Path(output)))
+    check_boards(log_to or ())
     target = pick_device(device)
     layers = [(str(recipe), read_recipe(Path(recipe)) if recipe is not None else {}), ("settings", settings or {})]
     spec = _resolve(TrainSpec() if resumed is None else resumed.train, layers)
@@ -168,8 +173,9 @@ def train(
         chosen=chosen,
         train=spec,
         teacher=teacher,
+        log_to=tuple(log_to or ()),
     )
-    if resumed is not None and (changed := differences(resumed, run)):
+    if resumed is not None and (changed := differences(dataclasses.replace(resumed, log_to=run.log_to), run)):
         raise ConfigError(f"{resume} was started otherwise: {list_faults(changed)}; leave that out, or start anew")
     threads = share_machine(target)
     with processes.together():
@@ -205,6 +211,7 @@ def train(
             device=target,
             dtype=dtype,
             processes=processes,
+            boards=open_boards(run.log_to, folder, to_dict(run)) if processes.first else (),
             on_step=on_step,
         )
 

@@ -87,6 +87,9 @@ def train(
     baseline: Annotated[
         bool | None, typer.Option("--baseline/--no-baseline", help="First score the start's features. [--baseline]")
     ] = None,
+    log_to: Annotated[
+        str | None, typer.Option("--log-to", help="Show the log in tensorboard, trackio, or both with a comma.")
+    ] = None,
     compile_step: Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile the step.")] = None,
     gradient_checkpointing: Annotated[
         bool | None,
@@ -141,6 +144,7 @@ def train(
             shard=shard,
             on_read=progress.read,
             baseline=baseline is not False,
+            log_to=None if log_to is None else [name.strip() for name in log_to.split(",")],
             on_start=tell_start,
             on_baseline=tell_baseline,
             on_step=progress.advance,

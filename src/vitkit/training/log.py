@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
 from vitkit.errors import CheckpointError, DataError
 from vitkit.files import replace_file, why_unwritten
+from vitkit.training.boards import Board
 
 __all__ = ["CLOCK_FIELDS", "Log", "read_log"]
 
@@ -19,13 +20,14 @@ CLOCK_FIELDS = ("seconds", "images_per_s")
 
 
 class Log:
-    """Appends to `path`; when a training resumes, rows past its checkpoint are dropped first.
+    """Appends to `path`, and tells the `boards`; when a training resumes, rows past its checkpoint are dropped first.
 
     CheckpointError where a row can't be written: the training can go on from its last checkpoint all the same.
     """
 
-    def __init__(self, path: Path, *, keep_steps: int, writes: bool = True) -> None:
+    def __init__(self, path: Path, *, keep_steps: int, writes: bool = True, boards: Sequence[Board] = ()) -> None:
         self._path = path
+        self._boards = boards
         self._file: TextIO | None = None
         if not writes:  # another process does
             return
@@ -34,6 +36,8 @@ class Log:
                 rows = [row for row in read_log(path) if row["step"] < keep_steps or _ends(row, keep_steps)]
                 with replace_file(path) as part:
                     part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+                for row in rows:
+                    self._show(row)
             self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  # open as long as the training
 
     def __enter__(self) -> Self:
@@ -44,9 +48,11 @@ class Log:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """No more rows."""
-        with contextlib.suppress(OSError):  # every row is flushed: what is left is one that couldn't be, and was said
-            if self._file is not None:
-                self._file.close()
+        files = [] if self._file is None else [self._file.close]
+        for close in (*files, *(board.close for board in self._boards)):
+            # Every row is flushed: what is left is one that couldn't be, and was said.
+            with contextlib.suppress(OSError):
+                close()
 
     def step(self, step: int, epoch: int, values: dict[str, float], seconds: float, pictures: int) -> None:
         """One optimiser step, numbered from 0."""
@@ -61,6 +67,11 @@ class Log:
         if self._file is not None:
             with self._writing():
                 self._file.write(json.dumps(row) + "\n")
+                self._show(row)
+
+    def _show(self, row: dict[str, Any]) -> None:
+        for board in self._boards:
+            board.add(row)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +25,7 @@ from vitkit.data.batch import Batch
 from vitkit.data.keys import step_seed
 from vitkit.errors import DataError, Interrupted
 from vitkit.model.block import dropping_as_one
+from vitkit.training.boards import Board
 from vitkit.training.ema import Ema
 from vitkit.training.log import Log
 from vitkit.training.objective import Loss, Objective, Step
@@ -93,14 +94,15 @@ def fit(
     device: torch.device,
     dtype: torch.dtype,
     processes: Processes = Processes(),  # noqa: B008  # frozen
+    boards: Sequence[Board] = (),
     on_step: Callable[[Progress, dict[str, float]], None] | None = None,
 ) -> Fitted:
     """Trains `model` in place under `folder` (log.jsonl, checkpoints/), from the last good checkpoint if there is one.
 
-    `on_step` hears of each step: loss and rate, images_per_s, and the last evaluation's scores as "held-out ...".
-    Of several `processes` all call this with the same arguments but `data`, their slices of it, and all return.
-    Raises DataError for a loss that isn't finite, CheckpointError where the disk is full and Interrupted after SIGINT
-    or SIGTERM; the last good checkpoint is kept in all cases.
+    `boards` show the log as it grows. `on_step` hears of each step: loss and rate, images_per_s, and the last
+    evaluation's scores as "held-out ...". Of several `processes` all call this with the same arguments but `data`,
+    their slices of it, and all return. Raises DataError for a loss that isn't finite, CheckpointError where the disk is full
+    and Interrupted after SIGINT or SIGTERM; the last good checkpoint is kept in all cases.
     """
     checkpoints = folder / "checkpoints"
     processes.on_first(lambda: checkpoints.mkdir(parents=True, exist_ok=True))
@@ -126,7 +128,7 @@ def fit(
         clock.lap()
         held_out: dict[str, float] = {}
         started, saved_at = replace(state.progress), time.monotonic()
-        with Log(folder / "log.jsonl", keep_steps=state.progress.step, writes=processes.first) as log:
+        with Log(folder / "log.jsonl", keep_steps=state.progress.step, writes=processes.first, boards=boards) as log:
             is_early = partial(_is_early, state.progress, spec)
             batches = data.batches(state.progress.step, state.progress.steps, is_early=is_early)
             while state.progress.step < state.progress.steps:
