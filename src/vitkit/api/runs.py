@@ -29,6 +29,7 @@ class RunSpec:
     model: str | None
     """The checkpoint started from; None for a new model."""
     preset: str | None
+    """What a bare weight file was, or whose shape a new model has."""
     revision: str | None
     val_fraction: float
     split_seed: int
@@ -42,6 +43,8 @@ class RunSpec:
     """The defaults that were chosen for this start, and why, in one line; settings said otherwise are in `train`."""
     teacher: str | None = None
     """Digest of the teacher of a distillation: another one of the same name is a difference."""
+    train_fraction: float | None = None
+    """Of the pictures to learn from, which are used; None for all."""
     log_to: tuple[str, ...] = ()
     """Boards that show the log: the one thing here that a resume may change."""
 

@@ -18,7 +18,7 @@ from vitkit.api.loaders import make_loaders
 from vitkit.api.objectives import find_objective
 from vitkit.api.run_report import write_results
 from vitkit.api.runs import RunSpec, check_new_run, new_run, read_run
-from vitkit.api.starts import check_early_size, natural_size, start_model
+from vitkit.api.starts import check_early_size, find_start, natural_size, start_model
 from vitkit.api.teachers import open_teacher
 from vitkit.checkpoint.card import Card, Provenance
 from vitkit.checkpoint.save import save_native
@@ -28,7 +28,7 @@ from vitkit.data.doctor import first_look
 from vitkit.data.samples import MapDataset, Samples, Splits
 from vitkit.data.sources.dataset import read_dataset
 from vitkit.data.sources.open import open_data
-from vitkit.data.split import split
+from vitkit.data.split import split, thin
 from vitkit.device import has_native_bfloat16, keep_freed_memory, pick_device, share_machine
 from vitkit.errors import CheckpointError, ConfigError, list_faults
 from vitkit.files import why_unwritten
@@ -41,8 +41,9 @@ from vitkit.training.loop import fit
 from vitkit.training.objective import Objective
 from vitkit.training.optim import build_optimizer, suited_to
 from vitkit.training.processes import Processes, joined
+from vitkit.training.recipes import Recipe, read_recipe
 from vitkit.training.sharing import unevenly_drawn
-from vitkit.training.spec import TrainSpec, differences, read_recipe
+from vitkit.training.spec import TrainSpec, differences
 from vitkit.training.starts import recipe_for
 from vitkit.training.state import Progress
 from vitkit.training.tune import check_tuning
@@ -85,6 +86,7 @@ def train(
     resume: str | os.PathLike[str] | None = None,
     recipe: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
+    train_fraction: float | None = None,
     val_fraction: float | None = None,
     split_seed: int | None = None,
     device: str | None = None,
@@ -99,15 +101,16 @@ def train(
 ) -> TrainResult:
     """Trains on `data`: "digits", a folder of class folders (or of train/ and val/ or test/), a table, or a Dataset.
 
-    `model` is a checkpoint to start from (as `load` takes it); without one a new small model is made. `settings` are
-    fields of TrainSpec and go over `recipe` (TOML), which goes over the defaults that fit the start. `output` is the
-    run's folder, runs/<name> unless said; `value_range` is what pictures of more than 8 bits are read in, all that they
-    hold unless said; `resume` is a run to go on with, under the same settings. The `baseline` comes first, in a minute
-    at most: what the start's features say already; not where evaluate_every is 0, since it reads the held-out pictures.
-    `log_to` names boards to show the log on: "tensorboard", "trackio". Where `torchrun` started several processes, all
-    call this alike: each computes its part of every batch, with `shard` also holding a part of the weights, and the
-    first one writes and talks. Raises DataError for the pictures, ConfigError for settings (each difference named on a
-    resume), all before the first step.
+    `model` is a checkpoint to start from (as `load` takes it); without one a new model is made: a small one, or of the
+    shape of `preset`. `settings` are fields of TrainSpec and go over `recipe` (TOML, or the name of one that comes
+    along), which goes over the defaults that fit the start. `output` is the run's folder, runs/<name> unless said;
+    `resume` is one to go on with, under the same settings. `value_range` is what pictures of more than 8 bits are read
+    in, all that they hold unless said; `train_fraction` the part of the training pictures to learn from. The `baseline`
+    comes first, in a minute at most: what the start's features say already; not where evaluate_every is 0, since it
+    reads the held-out pictures. `log_to` names boards to show the log on: "tensorboard", "trackio". Where `torchrun`
+    started several processes, all call this alike: each computes its part of every batch, with `shard` also holding a
+    part of the weights, and the first one writes and talks. Raises DataError for the pictures, ConfigError for settings
+    (each difference named on a resume), all before the first step.
     """
     processes = Processes.here(sharded=shard)
     if not processes.first:
@@ -116,12 +119,8 @@ def train(
     chosen = "" if resumed is None else resumed.chosen
     if resumed is not None:  # what isn't said again stays as it was
         data = resumed.data if data is None else data
-        model = resumed.model if model is None else model
-        preset = resumed.preset if preset is None else preset
-        revision = resumed.revision if revision is None else revision
-        image_size = resumed.spec.spec.image_size if image_size is None else image_size
-        patch_size = getattr(resumed.spec.spec, "patch_size", None) if patch_size is None else patch_size
         value_range = resumed.preprocess.value_range if value_range is None else value_range
+        train_fraction = resumed.train_fraction if train_fraction is None else train_fraction
         val_fraction = resumed.val_fraction if val_fraction is None else val_fraction
         split_seed = resumed.split_seed if split_seed is None else split_seed
         log_to = resumed.log_to if log_to is None else log_to
@@ -135,25 +134,27 @@ def train(
         processes.on_first(lambda: check_new_run(Path(output)))
     check_boards(log_to or ())
     target = pick_device(device)
-    layers = [(str(recipe), read_recipe(Path(recipe)) if recipe is not None else {}), ("settings", settings or {})]
+    told = Recipe("no recipe") if recipe is None else read_recipe(recipe)
+    layers = [(told.origin, told.settings), ("settings", settings or {})]
+    start = find_start(model, preset, revision, image_size, patch_size, told, resumed)
     spec = _resolve(TrainSpec() if resumed is None else resumed.train, layers)
     kind = find_objective(spec.objective)
     splits, data_name = _splits(data, val_fraction, split_seed)
+    if train_fraction is not None:
+        splits = dataclasses.replace(splits, train=thin(splits.train, train_fraction, seed=split_seed))
     class_names = splits.train.class_names
     if resumed is None:  # only now is known which defaults fit
-        size, _ = natural_size(splits.train, image_size)
+        size, _ = natural_size(splits.train, start.image_size)
         usual, chosen = recipe_for(
-            from_checkpoint=model is not None, image_size=size, pictures=len(splits.train), tune=spec.tune
+            from_checkpoint=start.model is not None, image_size=size, pictures=len(splits.train), tune=spec.tune
         )
         fitting = kind.defaults(usual, splits.train)
         spec = _resolve(suited_to(spec.optimizer, fitting), layers)
         _check_labels_are_read(kind, spec)
         check_distilling(spec)
-        check_tuning(spec, from_checkpoint=model is not None)
+        check_tuning(spec, from_checkpoint=start.model is not None)
     num_classes = len(class_names) if kind.classifies else 0
-    module, preprocess = start_model(
-        model, preset, revision, image_size, patch_size, value_range, splits.train, num_classes, spec
-    )
+    module, preprocess = start_model(start, value_range, splits.train, num_classes, spec)
     check_early_size(module, spec)
     objective, teacher = kind.make(module, spec, splits.train), None
     if isinstance(objective, Distillation) and spec.distill.teacher is not None:
@@ -161,9 +162,10 @@ def train(
     build_optimizer(module, objective, spec)  # so that its faults come before the pictures are read
     run = RunSpec(
         data=data_name,
-        model=None if model is None else os.fspath(model),
-        preset=preset,
-        revision=revision,
+        model=start.model,
+        preset=start.preset,
+        revision=start.revision,
+        train_fraction=train_fraction,
         val_fraction=val_fraction,
         split_seed=split_seed,
         spec=model_spec(module.spec),
@@ -195,9 +197,9 @@ def train(
         loader = loader.with_answers(objective.all_answers(loader, on_read))
     with loader, evaluation:
         if baseline and kind.classifies and spec.evaluate_every:
-            start = module if model is not None else None
+            learned = module if start.model is not None else None
             found = processes.on_first(
-                lambda: keep_baseline(folder, start, loader, evaluation, num_classes, spec, target, dtype)
+                lambda: keep_baseline(folder, learned, loader, evaluation, num_classes, spec, target, dtype)
             )
             if on_baseline is not None:
                 on_baseline(found)

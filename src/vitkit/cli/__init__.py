@@ -26,6 +26,7 @@ from vitkit.cli.diff import diff
 from vitkit.cli.embed import embed
 from vitkit.cli.evaluate import evaluate
 from vitkit.cli.explain import explain
+from vitkit.cli.learning_curve import learning_curve
 from vitkit.cli.models import models
 from vitkit.cli.options import spread
 from vitkit.cli.output import complain, is_first_process
@@ -45,6 +46,7 @@ COMMANDS: Mapping[str, Callable[..., int]] = {
     "train": train,
     "evaluate": evaluate,
     "compare": compare,
+    "learning-curve": learning_curve,
     "models": models,
     "convert": convert,
     "verify": verify,

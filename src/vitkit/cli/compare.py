@@ -26,11 +26,12 @@ def compare(
     from vitkit.config import to_dict
 
     comparison = compare(runs, output=output)
-    typer.echo(json.dumps(to_dict(comparison)) if as_json else _as_text(comparison))
+    typer.echo(json.dumps(to_dict(comparison)) if as_json else as_text(comparison))
     return 0
 
 
-def _as_text(comparison: Comparison) -> str:
+def as_text(comparison: Comparison) -> str:
+    """Scores, verdicts and differing settings in lines."""
     from vitkit.api.compare_page import tell_pair, tell_score, tell_time
 
     runs = comparison.runs

@@ -37,7 +37,10 @@ def train(
     ] = None,
     output: Annotated[str | None, typer.Option("--output", "-o", help="The run's folder. [runs/NAME-N]")] = None,
     resume: Annotated[str | None, typer.Option("--resume", help="Go on with this run's folder.")] = None,
-    recipe: Annotated[str | None, typer.Option("--recipe", help="Settings in TOML; flags go over them.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Settings in TOML, a file or a name such as cifar10; flags go over."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.", min=1)] = None,
     minutes: Annotated[float | None, typer.Option(help="Plan the schedule to end after so many minutes.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures per step.", min=1)] = None,
@@ -78,7 +81,12 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of initialisation, order, augmentation, dropout.", min=0)] = None,
     split_seed: Annotated[int | None, typer.Option("--split-seed", help="Of the held-out part.", min=0)] = None,
     val_fraction: Annotated[float | None, typer.Option("--val-fraction", help="Held-out part. [0.2]")] = None,
-    preset: options.PresetName = None,
+    train_fraction: Annotated[
+        float | None, typer.Option("--train-fraction", help="Learn from this part of the training pictures. [1]")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="What a bare weight file is, or the shape of a new model.")
+    ] = None,
     revision: options.Revision = None,
     device: options.Device = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. [auto]")] = None,
@@ -137,6 +145,7 @@ def train(
             resume=resume,
             recipe=recipe,
             settings=given(**flags),
+            train_fraction=train_fraction,
             val_fraction=val_fraction,
             split_seed=split_seed,
             device=device,

@@ -13,7 +13,7 @@ from vitkit.data.keys import uniform
 from vitkit.data.samples import Samples, Splits, check_trainable, note_absent
 from vitkit.errors import ConfigError, DataError, list_faults
 
-__all__ = ["digest_pictures", "split"]
+__all__ = ["digest_pictures", "split", "thin"]
 
 
 def split(data: Samples | Splits, *, val_fraction: float = 0.2, seed: int = 0) -> Splits:
@@ -51,6 +51,23 @@ def split(data: Samples | Splits, *, val_fraction: float = 0.2, seed: int = 0) -
     splits = Splits(train, samples.subset(np.flatnonzero(inside), f"{samples.name} (held out)"))
     note_absent(splits)
     return splits
+
+
+def thin(samples: Samples, fraction: float, *, seed: int = 0) -> Samples:
+    """A part of each class's pictures, at least one, drawn by (seed, place); it lies within every larger part.
+
+    Raises ConfigError for a fraction that isn't above 0 and at most 1.
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"train_fraction is {fraction}; give a fraction above 0, and at most 1")
+    bearers: dict[int, list[int]] = {}
+    order = np.argsort(uniform(seed, 0, np.arange(len(samples)), "thin"))
+    memberships = _memberships(samples)
+    for at in order.tolist():
+        for label in memberships[at]:
+            bearers.setdefault(label, []).append(at)
+    kept = {at for places in bearers.values() for at in places[: max(1, round(fraction * len(places)))]}
+    return samples.subset(np.array(sorted(kept), np.int64), samples.name)
 
 
 def _memberships(samples: Samples) -> list[tuple[int, ...]]:

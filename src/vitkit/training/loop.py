@@ -101,8 +101,8 @@ def fit(
 
     `boards` show the log as it grows. `on_step` hears of each step: loss and rate, images_per_s, and the last
     evaluation's scores as "held-out ...". Of several `processes` all call this with the same arguments but `data`,
-    their slices of it, and all return. Raises DataError for a loss that isn't finite, CheckpointError where the disk is full
-    and Interrupted after SIGINT or SIGTERM; the last good checkpoint is kept in all cases.
+    their slices of it, and all return. Raises DataError for a loss that isn't finite, CheckpointError where the disk is
+    full and Interrupted after SIGINT or SIGTERM; the last good checkpoint is kept in all cases.
     """
     checkpoints = folder / "checkpoints"
     processes.on_first(lambda: checkpoints.mkdir(parents=True, exist_ok=True))

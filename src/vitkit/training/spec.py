@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from vitkit.data.augment import AugmentSpec
@@ -16,7 +14,7 @@ from vitkit.errors import ConfigError, list_faults
 from vitkit.model.lora import LoraSpec
 from vitkit.training.distill_spec import DistillSpec
 
-__all__ = ["OptimizerName", "TrainSpec", "differences", "read_recipe"]
+__all__ = ["OptimizerName", "TrainSpec", "differences"]
 
 
 OptimizerName: TypeAlias = Literal["adamw", "adam", "sgd", "lion", "muon"]
@@ -130,14 +128,6 @@ class TrainSpec:
             ]
         if faults:
             raise ConfigError(list_faults(faults))
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The table of a recipe (TOML): only what differs from the defaults. ConfigError where it can't be read."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: the recipe can't be read ({error})") from None
 
 
 def differences(old: Any, new: Any, where: str = "") -> list[str]:

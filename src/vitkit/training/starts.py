@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
+from vitkit.checkpoint.presets import find_preset
+from vitkit.config import from_dict, to_dict
 from vitkit.data.augment import AUGMENTS
 from vitkit.data.mix import MixSpec
-from vitkit.errors import ConfigError
-from vitkit.model.spec import VitSpec
+from vitkit.errors import ConfigError, list_faults, nearest
+from vitkit.model.spec import SPECS, AnySpec, VitSpec
 from vitkit.training.spec import TrainSpec
 
-__all__ = ["FINE_TUNE", "SCRATCH_PHOTOS", "SMALL_FIGURES", "recipe_for", "small_spec", "spread_positions"]
+__all__ = ["FINE_TUNE", "SCRATCH_PHOTOS", "SMALL_FIGURES", "new_spec", "recipe_for", "small_spec", "spread_positions"]
 
 POSITION_STD = 0.3
 
@@ -137,6 +141,52 @@ def small_spec(
         pool="mean",
         final_norm="pooled",
     )
+
+
+TRAINABLE = ("vit", "swin", "resnet")
+"""Architectures of one picture and its classes."""
+
+
+def new_spec(
+    image_size: tuple[int, int],
+    *,
+    in_channels: int,
+    num_classes: int,
+    patch_size: int | None,
+    preset: str | None,
+    shape: Mapping[str, Any],
+    origin: str,
+) -> AnySpec:
+    """The spec of a new model: a preset's, whose weights aren't read, an architecture's own, or a small ViT's.
+
+    `shape`, which `origin` holds, has the architecture ("arch") and fields of its spec, which have the last word.
+    Raises ConfigError for all that isn't the spec's, and as the spec itself.
+    """
+    fields = {name: value for name, value in shape.items() if name != "arch"}
+    arch, start = shape.get("arch"), {}
+    known = shape.keys() & {"in_channels", "num_classes"}
+    faults = [f"{name} comes from the pictures; leave it out" for name in sorted(known)]
+    if preset is not None and arch is not None:
+        faults.append("model has both a preset and an arch; give one")
+    if faults:
+        raise ConfigError(f"{origin}: {list_faults(faults)}")
+    if preset is not None:
+        found = find_preset(preset).model
+        arch, start = found.arch, to_dict(found.spec)
+        if arch not in TRAINABLE:
+            raise ConfigError(f"preset {preset!r} is a {arch}; a new model to train is a vit, swin or resnet")
+    elif arch is None:
+        patch = fields.get("patch_size") if patch_size is None else patch_size
+        arch = "vit"
+        start = to_dict(small_spec(image_size, in_channels=in_channels, num_classes=num_classes, patch_size=patch))
+    elif arch not in TRAINABLE:
+        raise ConfigError(
+            f"{origin}: arch {arch!r} is unknown{nearest(str(arch), TRAINABLE)}; allowed: {', '.join(TRAINABLE)}"
+        )
+    given = {"image_size": image_size, "in_channels": in_channels, "num_classes": num_classes}
+    if patch_size is not None:
+        given["patch_size"] = patch_size
+    return from_dict(SPECS[arch], {**start, **fields, **given}, origin=origin)
 
 
 def spread_positions(module: nn.Module) -> None:
