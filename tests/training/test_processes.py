@@ -134,7 +134,7 @@ def test_the_command_in_two_processes(tmp_path: Path) -> None:
     wrong = start(2, [*command, "--lr", "-1", "-o", str(tmp_path / "run")])
     assert wrong.codes == [2, 2] and wrong.said[0].count("\n") == 1 and "lr is -1" in wrong.said[0]
     assert wrong.said[1] == ""
-    ended = start(2, [*command, "--shard", "--no-baseline", "-o", str(tmp_path / "run")])
+    ended = start(2, [*command, "--shard", "--optimizer", "sgd", "--no-baseline", "-o", str(tmp_path / "run")])
     assert ended.codes == [0, 0], ended.said
     assert "2 processes (FSDP2) of 1 threads, 0 workers each" in ended.said[0] and ended.said[1] == ""
     assert (tmp_path / "run/report.html").is_file() and (tmp_path / "run/model/model.safetensors").is_file()

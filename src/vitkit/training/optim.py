@@ -72,7 +72,8 @@ def build_optimizer(model: Grouped, objective: Objective, spec: TrainSpec) -> to
         return Lion(groups, lr=spec.lr, betas=betas)
     if spec.optimizer == "sgd":
         nesterov = spec.momentum > 0
-        return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=nesterov, fused=True)
+        fused = not hasattr(groups[0]["params"][0], "full_tensor")  # torch has no fused SGD for divided weights
+        return torch.optim.SGD(groups, lr=spec.lr, momentum=spec.momentum, nesterov=nesterov, fused=fused)
     if spec.optimizer == "adam":
         for group in groups:
             group["weight_decay"] = 0.0
