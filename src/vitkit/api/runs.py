@@ -41,6 +41,10 @@ class RunSpec:
     train: TrainSpec
     chosen: str = ""
     """The defaults that were chosen for this start, and why, in one line; settings said otherwise are in `train`."""
+    bad_files: str = "fail"
+    """"fail", or "skip": pictures that can't be read are left out."""
+    left_out: tuple[str, ...] = ()
+    """Their names."""
     teacher: str | None = None
     """Digest of the teacher of a distillation: another one of the same name is a difference."""
     train_fraction: float | None = None

@@ -25,6 +25,7 @@ from vitkit.checkpoint.save import save_native
 from vitkit.config import from_dict, to_dict
 from vitkit.data.augment import named_augment
 from vitkit.data.doctor import first_look
+from vitkit.data.readable import leave_out_unreadable
 from vitkit.data.samples import MapDataset, Samples, Splits
 from vitkit.data.sources.dataset import read_dataset
 from vitkit.data.sources.open import open_data
@@ -89,6 +90,7 @@ def train(
     train_fraction: float | None = None,
     val_fraction: float | None = None,
     split_seed: int | None = None,
+    bad_files: str | None = None,
     device: str | None = None,
     workers: int = 0,
     shard: bool = False,
@@ -109,8 +111,9 @@ def train(
     comes first, in a minute at most: what the start's features say already; not where evaluate_every is 0, since it
     reads the held-out pictures. `log_to` names boards to show the log on: "tensorboard", "trackio". Where `torchrun`
     started several processes, all call this alike: each computes its part of every batch, with `shard` also holding a
-    part of the weights, and the first one writes and talks. Raises DataError for the pictures, ConfigError for settings
-    (each difference named on a resume), all before the first step.
+    part of the weights, and the first one writes and talks. Pictures that can't be read are left out and named where
+    `bad_files` is "skip". Raises DataError for the pictures, ConfigError for settings (each difference named on a
+    resume), all before the first step.
     """
     processes = Processes.here(sharded=shard)
     if not processes.first:
@@ -124,8 +127,12 @@ def train(
         val_fraction = resumed.val_fraction if val_fraction is None else val_fraction
         split_seed = resumed.split_seed if split_seed is None else split_seed
         log_to = resumed.log_to if log_to is None else log_to
+        bad_files = resumed.bad_files if bad_files is None else bad_files
     val_fraction = VAL_FRACTION if val_fraction is None else val_fraction
     split_seed = split_seed or 0
+    bad_files = bad_files or "fail"
+    if bad_files not in ("fail", "skip"):
+        raise ConfigError(f"bad_files is {bad_files!r}; allowed: fail, skip")
     if data is None:
         raise ConfigError("train needs pictures: a folder of class folders, a table, or 'digits'; or --resume RUN")
     if output is not None:
@@ -139,7 +146,7 @@ def train(
     start = find_start(model, preset, revision, image_size, patch_size, told, resumed)
     spec = _resolve(TrainSpec() if resumed is None else resumed.train, layers)
     kind = find_objective(spec.objective)
-    splits, data_name = _splits(data, val_fraction, split_seed)
+    splits, data_name, left_out = _splits(data, val_fraction, split_seed, skip_bad=bad_files == "skip")
     if train_fraction is not None:
         splits = dataclasses.replace(splits, train=thin(splits.train, train_fraction, seed=split_seed))
     class_names = splits.train.class_names
@@ -173,6 +180,8 @@ def train(
         class_names=class_names,
         pictures=tuple(map(len, (splits.train, *splits.held_out()))),
         chosen=chosen,
+        bad_files=bad_files,
+        left_out=left_out,
         train=spec,
         teacher=teacher,
         log_to=tuple(log_to or ()),
@@ -267,16 +276,17 @@ def _tell_slices(processes: Processes, spec: TrainSpec, model: nn.Module, thread
 
 
 def _splits(
-    data: str | os.PathLike[str] | Samples | Splits | MapDataset, val_fraction: float, seed: int
-) -> tuple[Splits, str]:
-    """The pictures to learn from and those held out, and a name for them all."""
+    data: str | os.PathLike[str] | Samples | Splits | MapDataset, val_fraction: float, seed: int, *, skip_bad: bool
+) -> tuple[Splits, str, tuple[str, ...]]:
+    """The pictures to learn from and those held out, a name for them all, and the bad files that were left out."""
     if isinstance(data, str | os.PathLike):
         opened, name = open_data(data), os.fspath(data)
     else:
         opened = data if isinstance(data, Samples | Splits) else read_dataset(data)
         name = opened.train.name if isinstance(opened, Splits) else opened.name
+    opened, left_out = leave_out_unreadable(opened) if skip_bad else (opened, ())
     first_look.warn(opened)
-    return split(opened, val_fraction=val_fraction, seed=seed), name
+    return split(opened, val_fraction=val_fraction, seed=seed), name, left_out
 
 
 def _check_labels_are_read(kind: type[Objective], spec: TrainSpec) -> None:

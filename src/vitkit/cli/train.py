@@ -71,6 +71,9 @@ def train(
     ] = None,
     image_size: options.ImageSize = None,
     patch_size: options.PatchSize = None,
+    bad_files: Annotated[
+        str | None, typer.Option("--bad-files", help="fail, or skip: leave unreadable pictures out. [fail]")
+    ] = None,
     value_range: Annotated[
         tuple[float, float] | None,
         typer.Option("--value-range", help="LOW HIGH of deep pictures (16 bits, floats). [all they hold]"),
@@ -141,6 +144,7 @@ def train(
             image_size=image_size,
             patch_size=patch_size,
             value_range=value_range,
+            bad_files=bad_files,
             output=output,
             resume=resume,
             recipe=recipe,
