@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 import torch
 
 from vitkit.errors import ConfigError
 
 __all__ = [
+    "free_memory",
     "has_native_bfloat16",
     "keep_freed_memory",
     "parse_dtype",
@@ -102,6 +104,48 @@ def has_native_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return False
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that this process can still take on `device`; None where the system doesn't tell.
+
+    On the CPU what Linux calls available, or what the control group of a container leaves, whichever is less; shared
+    by the processes of this training.
+    """
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    free = free_ram()
+    return None if free is None else free // processes_here()
+
+
+CONTROL_GROUPS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
+"""Of versions 2 and 1: the files of the limit, of the use, of its parts, and the part that is given back if needed."""
+
+
+def free_ram(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """As `free_memory` of the CPU, from Linux's files."""
+    try:
+        free = 1024 * _entries(proc / "meminfo")["MemAvailable:"]
+    except (OSError, KeyError):
+        return None
+    for limit, use, parts, spare in CONTROL_GROUPS:
+        try:
+            left = int((groups / limit).read_text()) - int((groups / use).read_text())
+            free = min(free, left + _entries(groups / parts).get(spare, 0))
+        except (OSError, ValueError):  # no such group, or its limit is "max"
+            continue
+    return max(free, 0)
+
+
+def _entries(file: Path) -> dict[str, int]:
+    words = (line.split() for line in file.read_text().splitlines())
+    return {name: int(number) for name, number, *_ in words}
 
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4

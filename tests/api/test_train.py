@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 import vitkit
 from small import picture_file, small_folder
+from vitkit.api import batch_size
 from vitkit.api.runs import RunSpec
 from vitkit.api.train import train
 from vitkit.data import loader, store
@@ -28,6 +29,7 @@ from vitkit.data.sources.arrays import read_arrays
 from vitkit.data.workers import Workers
 from vitkit.errors import ConfigError, Interrupted
 from vitkit.training.log import CLOCK_FIELDS, read_log
+from vitkit.training.memory import MemoryPlan
 from vitkit.training.objective import Classification
 from vitkit.training.state import Progress, find_checkpoint
 
@@ -273,6 +275,28 @@ def test_an_augmentation_has_a_name_and_what_stands_beside_it_goes_over_it(tmp_p
     assert started(recipe=tmp_path / "r.toml", settings={"augment": "photos"}) == AUGMENTS["photos"]
     with pytest.raises(vitkit.ConfigError, match=r"wrong.toml: augment 'randaugmnet' is unknown; nearest: randaugment"):
         train(data, recipe=tmp_path / "wrong.toml", output=tmp_path / "run")
+
+
+def test_a_batch_that_fits_is_written_down_and_a_resume_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = read_arrays(figures(170), np.arange(170) % 2, ["bright", "dark"])
+    plans: list[MemoryPlan] = []
+    settings = {"batch_size": "auto", "epochs": 1, "warmup": 0.2}
+    first = train(data, settings=settings, output=tmp_path / "run", baseline=False, on_memory_plan=plans.append)
+    written = json.loads((first.folder / "run.json").read_text())["run"]["train"]
+    assert (written["batch_size"], plans[0].batch_size) == (8, 8)  # 136 pictures to learn from, 16 steps or more
+    assert written["lr"] == pytest.approx(4e-3 * (8 / 16) ** 0.5)  # the recipe takes 16 of so few
+    again = train(data, resume=first.folder, settings=settings, on_memory_plan=plans.append)
+    assert again.scores == first.scores and len(plans) == 1
+    monkeypatch.setattr(batch_size, "free_memory", lambda device: int(plans[0].step_bytes / 0.7))
+    said = {**settings, "lr": 1e-3}
+    small = train(data, settings=said, output=tmp_path / "small", baseline=False, on_memory_plan=plans.append)
+    written = json.loads((small.folder / "run.json").read_text())["run"]["train"]
+    assert written["batch_size"] == plans[1].batch_size < 8 and written["lr"] == 1e-3
+    monkeypatch.setattr(batch_size, "free_memory", lambda device: None)
+    with pytest.raises(vitkit.ConfigError, match="needs to know the free memory"):
+        train(data, settings=settings, output=tmp_path / "none")
 
 
 def test_splits_in_memory_are_taken_as_they_are(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from vitkit.api.baseline import Baseline, keep_baseline
+from vitkit.api.batch_size import choose_batch_size, split_auto
 from vitkit.api.loaders import make_loaders
 from vitkit.api.objectives import find_objective
 from vitkit.api.run_report import write_results
@@ -39,6 +40,7 @@ from vitkit.model.lora import merge_lora
 from vitkit.training.boards import check_boards, open_boards
 from vitkit.training.distillation import Distillation, check_distilling
 from vitkit.training.loop import fit
+from vitkit.training.memory import MemoryPlan
 from vitkit.training.objective import Objective
 from vitkit.training.optim import build_optimizer, suited_to
 from vitkit.training.processes import Processes, joined
@@ -97,6 +99,7 @@ def train(
     baseline: bool = True,
     log_to: Sequence[str] | None = None,
     on_read: Callable[[int, int], None] | None = None,
+    on_memory_plan: Callable[[MemoryPlan], None] | None = None,
     on_start: Callable[[RunSpec, Path], None] | None = None,
     on_baseline: Callable[[Baseline], None] | None = None,
     on_step: Callable[[Progress, dict[str, float]], None] | None = None,
@@ -105,7 +108,8 @@ def train(
 
     `model` is a checkpoint to start from (as `load` takes it); without one a new model is made: a small one, or of the
     shape of `preset`. `settings` are fields of TrainSpec and go over `recipe` (TOML, or the name of one that comes
-    along), which goes over the defaults that fit the start. `output` is the run's folder, runs/<name> unless said;
+    along), which goes over the defaults that fit the start; a `batch_size` of "auto" is the largest that fits, told to
+    `on_memory_plan`. `output` is the run's folder, runs/<name> unless said;
     `resume` is one to go on with, under the same settings. `value_range` is what pictures of more than 8 bits are read
     in, all that they hold unless said; `train_fraction` the part of the training pictures to learn from. The `baseline`
     comes first, in a minute at most: what the start's features say already; not where evaluate_every is 0, since it
@@ -117,7 +121,7 @@ def train(
     """
     processes = Processes.here(sharded=shard)
     if not processes.first:
-        on_read = on_start = on_baseline = on_step = None
+        on_read = on_memory_plan = on_start = on_baseline = on_step = None
     resumed = None if resume is None else processes.on_first(lambda: read_run(Path(resume)))
     chosen = "" if resumed is None else resumed.chosen
     if resumed is not None:  # what isn't said again stays as it was
@@ -142,7 +146,8 @@ def train(
     check_boards(log_to or ())
     target = pick_device(device)
     told = Recipe("no recipe") if recipe is None else read_recipe(recipe)
-    layers = [(told.origin, told.settings), ("settings", settings or {})]
+    said = [(told.origin, told.settings), ("settings", settings or {})]
+    layers, automatic, rate_said = split_auto(said)
     start = find_start(model, preset, revision, image_size, patch_size, told, resumed)
     spec = _resolve(TrainSpec() if resumed is None else resumed.train, layers)
     kind = find_objective(spec.objective)
@@ -167,6 +172,16 @@ def train(
     if isinstance(objective, Distillation) and spec.distill.teacher is not None:
         objective.teacher, teacher = open_teacher(spec.distill.teacher, class_names, preprocess, target)
     build_optimizer(module, objective, spec)  # so that its faults come before the pictures are read
+    dtype = _dtype(spec, target)
+    if automatic and resumed is None:
+        asked, count = spec, processes.count
+        spec, plan = processes.on_first(
+            lambda: choose_batch_size(
+                module, objective, splits, preprocess, asked, rate_said, count, device=target, dtype=dtype
+            )
+        )
+        if on_memory_plan is not None:
+            on_memory_plan(plan)
     run = RunSpec(
         data=data_name,
         model=start.model,
@@ -199,7 +214,6 @@ def train(
 
     if processes.first:
         _tell_slices(processes, spec, module, threads, workers)
-    dtype = _dtype(spec, target)
     if target.type == "cpu":
         keep_freed_memory()
     if isinstance(objective, Distillation) and spec.distill.cache:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vitkit.api.baseline import Baseline
     from vitkit.api.runs import RunSpec
     from vitkit.api.train import TrainResult
+    from vitkit.training.memory import MemoryPlan
     from vitkit.training.state import Progress
 
 PERCENT = ("accuracy", "mAP", "f1", "exact_match")
@@ -43,7 +44,9 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training pictures.", min=1)] = None,
     minutes: Annotated[float | None, typer.Option(help="Plan the schedule to end after so many minutes.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Pictures per step.", min=1)] = None,
+    batch_size: Annotated[
+        str | None, typer.Option("--batch-size", help="Pictures per step; auto: as many as fit into memory.")
+    ] = None,
     accumulate: Annotated[int | None, typer.Option(help="Compute a step in so many slices. [1]", min=1)] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     augment: Annotated[
@@ -117,7 +120,7 @@ def train(
     flags = {
         "epochs": epochs,
         "minutes": minutes,
-        "batch_size": batch_size,
+        "batch_size": whole(batch_size),
         "accumulate": accumulate,
         "lr": lr,
         "loss": loss,
@@ -158,6 +161,7 @@ def train(
             on_read=progress.read,
             baseline=baseline is not False,
             log_to=None if log_to is None else [name.strip() for name in log_to.split(",")],
+            on_memory_plan=tell_memory_plan,
             on_start=tell_start,
             on_baseline=tell_baseline,
             on_step=progress.advance,
@@ -173,6 +177,17 @@ def train(
 def given(**settings: Any) -> dict[str, Any] | None:
     """Those that were said; None where none was."""
     return {name: value for name, value in settings.items() if value is not None} or None
+
+
+def whole(text: str | None) -> int | str | None:
+    """A number where it is one; what other words are allowed is the settings' affair."""
+    return int(text) if text is not None and text.lstrip("-").isdecimal() else text
+
+
+def tell_memory_plan(plan: MemoryPlan) -> None:
+    """What a batch size of "auto" came to."""
+    took, free = plan.step_bytes / 2**30, plan.free_bytes / 2**30
+    _say(f"batch size: {plan.batch_size} pictures at once, a step of which takes {took:.2f} of {free:.2f} GiB free")
 
 
 def tell_start(run: RunSpec, folder: Path) -> None:

@@ -39,7 +39,7 @@ from vitkit.training.spec import TrainSpec
 from vitkit.training.state import Progress, TrainState, find_checkpoint, restore, save_checkpoint
 from vitkit.training.stops import stopping
 
-__all__ = ["Fitted", "TrainingData", "fit"]
+__all__ = ["Fitted", "TrainingData", "Work", "autocast_of", "fit", "train_step"]
 
 logger = logging.getLogger("vitkit")
 
@@ -115,8 +115,7 @@ def fit(
     progress = Progress(steps=spec.epochs * data.steps_per_epoch)
     state = TrainState(model, objective, optimizer, ema, progress, processes, undivided)
     clock = Clock(state)
-    autocast = nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
-    work = Work(step_module, state, spec, device, autocast, apart="dropout" in unevenly_drawn(model))
+    work = Work(step_module, state, spec, device, autocast_of(device, dtype), apart="dropout" in unevenly_drawn(model))
     with stopping() as stop, recomputed(model, spec.gradient_checkpointing):
         if (last := processes.on_first(lambda: find_checkpoint(checkpoints))) is not None:
             restore(last, state)
@@ -134,7 +133,7 @@ def fit(
             while state.progress.step < state.progress.steps:
                 step = state.progress.step
                 try:
-                    row, pictures = _train_step(work, batches)
+                    row, pictures = train_step(work, batches)
                 except DataError as error:
                     advice = processes.on_first(lambda: _advice(checkpoints, state.progress.step))
                     raise DataError(f"{error}; {advice}") from None
@@ -163,7 +162,7 @@ def fit(
     return Fitted(end.model.eval(), state.kept_name, end.objective, state.progress)
 
 
-def _train_step(work: Work, batches: Iterator[Batch]) -> tuple[dict[str, float], int]:
+def train_step(work: Work, batches: Iterator[Batch]) -> tuple[dict[str, float], int]:
     """One optimiser step; returns what the log says of it, and how many pictures it saw.
 
     DataError, and nothing changed, where it isn't finite.
@@ -226,7 +225,7 @@ def _plan(work: Work, data: TrainingData, validation: TrainingData | None, check
     train_steps = []
     for early, share in (kinds if spec.early_size else {False: 1.0}).items():
         batches = data.batches(0, work.state.progress.steps, is_early=partial(_same, early))
-        train_steps.append((share, partial(_train_step, work, batches)))
+        train_steps.append((share, partial(train_step, work, batches)))
     return plan_steps(
         work.state,
         spec,
@@ -273,6 +272,11 @@ def _validate(work: Work, validation: TrainingData, steps: int) -> dict[str, flo
         return scores
     sums = processes.sums({"": batches.pictures, **{name: value * batches.pictures for name, value in scores.items()}})
     return {name: value / sums[""] for name, value in sums.items() if name}
+
+
+def autocast_of(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """What the forward pass runs under, so that its products are of `dtype`."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
 def _compiled(step: Step, spec: TrainSpec) -> Step:

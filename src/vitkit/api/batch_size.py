@@ -1,0 +1,88 @@
+"""`batch_size = "auto"`: the largest batch that memory and the number of pictures allow, measured before the run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from vitkit.data.loader import Loader
+from vitkit.data.samples import Splits
+from vitkit.data.store import MemoryStore, memory_limit, stored_size
+from vitkit.device import free_memory
+from vitkit.errors import ConfigError
+from vitkit.image.preprocess import Preprocess
+from vitkit.model.base import ImageModel
+from vitkit.training.memory import MemoryPlan, peak_of_step, plan_batch, scaled_lr
+from vitkit.training.objective import Objective
+from vitkit.training.spec import TrainSpec
+
+__all__ = ["choose_batch_size", "split_auto"]
+
+AUTO = "auto"
+LEAST_STEPS, LARGEST = 16, 4096
+"""Steps that an epoch keeps, and the largest batch of the published recipes (Dosovitskiy et al., 2021, table 3)."""
+
+Layers = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+def split_auto(layers: Layers) -> tuple[Layers, bool, bool]:
+    """The layers of settings without "auto", whether it is what the last word says, and whether a rate is said."""
+    said = [layer["batch_size"] for _, layer in layers if "batch_size" in layer]
+    automatic = bool(said) and said[-1] == AUTO
+    kept = [
+        (origin, {name: value for name, value in layer.items() if (name, value) != ("batch_size", AUTO)})
+        for origin, layer in layers
+    ]
+    return kept, automatic, any("lr" in layer for _, layer in layers)
+
+
+def choose_batch_size(
+    module: ImageModel,
+    objective: Objective,
+    splits: Splits,
+    preprocess: Preprocess,
+    spec: TrainSpec,
+    rate_said: bool,
+    processes: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[TrainSpec, MemoryPlan]:
+    """`spec` with the batch that fits, and with the rate that suits it unless one was said; and how that was found.
+
+    Of several processes each computes its part of a batch, in `spec.accumulate` slices: a slice is what has to fit.
+    """
+    free = free_memory(device)
+    if free is None:
+        raise ConfigError("batch_size 'auto' needs to know the free memory, which isn't told here; say a number")
+    height, width = stored_size(preprocess)
+
+    def peak(count: int) -> int:
+        """Of a step of `count` black pictures in one slice, read, varied and mixed as in the training."""
+        pixels = np.zeros((count, height, width, preprocess.channels), np.uint8)
+        loader = Loader(
+            MemoryStore(pixels),
+            splits.train.labels[np.arange(count) % len(splits.train)],
+            splits.train.num_classes,
+            preprocess,
+            batch_size=count,
+            augment=objective.views(spec.augment, (height, width), preprocess.size),
+            mix=spec.mix if spec.mix.mixup or spec.mix.cutmix else None,
+            device=device,
+        )
+        small = dataclasses.replace(spec, batch_size=count, accumulate=1, compile=False)
+        return peak_of_step(module, objective, loader, small, device=device, dtype=dtype)
+
+    if device.type == "cpu":  # where the pictures will be, too
+        sizes = [len(part) * height * width * preprocess.channels for part in (splits.train, *splits.held_out())]
+        free -= sum(size for size in sizes if size <= memory_limit())
+    slices = spec.accumulate * processes
+    most = max(min(len(splits.train) // LEAST_STEPS, LARGEST) // slices, 1)
+    plan = plan_batch(peak, free_bytes=free, most=most)
+    batch_size = plan.batch_size * slices
+    lr = spec.lr if rate_said else scaled_lr(spec, batch_size)
+    return dataclasses.replace(spec, batch_size=batch_size, lr=lr), plan
