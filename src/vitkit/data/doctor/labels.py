@@ -24,6 +24,8 @@ __all__ = ["Heads", "LabelJudgement", "check_labels", "learn_heads"]
 
 FOLDS, EPOCHS, BATCH = 5, 15, 256
 LR, MOMENTUM, DECAY = 0.05, 0.9, 1e-2
+LENGTH = 192**0.5
+"""Of a standardised picture, whatever the number of its features: what LR was chosen for, on ViT-Ti's embeddings."""
 TRUSTED = 0.7
 """Share of labels that heads must agree with, out of sample, before they may doubt the others."""
 
@@ -92,7 +94,7 @@ def learn_heads(
     part = (uniform(seed, 0, words, "fold") * FOLDS).astype(np.int64)
     spread = features.std(axis=0, dtype=np.float64)
     standard = (features - features.mean(axis=0, dtype=np.float64)) / np.where(spread > 0, spread, 1)
-    inputs = torch.from_numpy((standard * (192 / features.shape[1]) ** 0.5).astype(np.float32))
+    inputs = torch.from_numpy((standard * (LENGTH / features.shape[1] ** 0.5)).astype(np.float32))
     targets = torch.from_numpy(labels)
     logits = np.zeros((len(labels), num_classes), np.float32)
     margins = np.zeros(len(labels), np.float32)
