@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -87,3 +88,20 @@ def test_real_flowers_have_six_duplicates_and_no_other_fault(shared: Path) -> No
         for finding in checkup.of_kind(kind):
             assert len({Path(checkup.survey.samples.describe(at)).read_bytes() for at in finding.pictures}) == 1
     assert 20 <= len(checkup.of_kind("alike")) <= 40  # 28, all of them seen to be the same picture
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_swapped_labels_of_flowers_are_suspected_by_a_models_embeddings(shared: Path, tmp_path: Path) -> None:
+    files = {name: sorted((shared / "data/flowers" / name).iterdir())[:80] for name in CLASSES}
+    rng = np.random.default_rng(1)
+    swapped = set(rng.choice(400, 10, replace=False).tolist())
+    for number, (name, file) in enumerate((name, file) for name in CLASSES for file in files[name]):
+        other = CLASSES[(CLASSES.index(name) + int(rng.integers(1, 5))) % 5]
+        target = tmp_path / (other if number in swapped else name) / f"{number}.jpg"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, target)
+    weights = shared / "weights/vit_tiny_patch16_224.safetensors"
+    checkup = vitkit.check(tmp_path, model=weights, preset="vit_tiny_patch16_224", suspects=30)
+    suspects = {int(file.stem) for file in paths_of(checkup, "label")}
+    assert len(suspects) == 30 and len(suspects & swapped) >= 7
