@@ -96,7 +96,8 @@ def test_swapped_labels_of_flowers_are_suspected_by_a_models_embeddings(shared: 
     files = {name: sorted((shared / "data/flowers" / name).iterdir())[:80] for name in CLASSES}
     rng = np.random.default_rng(1)
     swapped = set(rng.choice(400, 10, replace=False).tolist())
-    for number, (name, file) in enumerate((name, file) for name in CLASSES for file in files[name]):
+    for number, file in enumerate(file for name in CLASSES for file in files[name]):
+        name = file.parent.name
         other = CLASSES[(CLASSES.index(name) + int(rng.integers(1, 5))) % 5]
         target = tmp_path / (other if number in swapped else name) / f"{number}.jpg"
         target.parent.mkdir(exist_ok=True)
