@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from pathlib import Path
@@ -123,4 +124,6 @@ def _together(samples: Samples, pictures: tuple[int, ...]) -> bytes:
     for image in row:
         sheet.paste(image, (left, 0))
         left += image.width + gap
-    return tile_picture(np.asarray(sheet))
+    file = io.BytesIO()
+    sheet.save(file, "PNG", optimize=True)
+    return file.getvalue()
