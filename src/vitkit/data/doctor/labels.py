@@ -26,7 +26,7 @@ FOLDS, EPOCHS, BATCH = 5, 15, 256
 LR, MOMENTUM, DECAY = 0.05, 0.9, 1e-2
 LENGTH = 192**0.5
 """Of a standardised picture, whatever the number of its features: what LR was chosen for, on ViT-Ti's embeddings."""
-TRUSTED = 0.6
+TRUSTED = 0.65
 """Share of labels that heads must agree with, out of sample, before they may doubt the others."""
 
 
