@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
+from vitkit.config import from_dict, to_dict
+from vitkit.data.augment import named_augment
 from vitkit.errors import ConfigError, nearest
+from vitkit.training.spec import TrainSpec
 
-__all__ = ["Recipe", "list_recipes", "read_recipe"]
+__all__ = ["Recipe", "list_recipes", "read_recipe", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,34 @@ def read_recipe(source: str | os.PathLike[str]) -> Recipe:
     if not isinstance(model, Mapping):
         raise ConfigError(f"{path}: model is {model!r}, not a table")
     return Recipe(str(source), settings, model)
+
+
+def resolve(base: TrainSpec, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> TrainSpec:
+    """`base` under the layers, each an origin and its settings; ConfigError names the origin of what isn't allowed."""
+    spec, content = base, to_dict(base)
+    for origin, layer in layers:
+        for name, value in layer.items():
+            if name == "augment":
+                value = _augment_table(value, origin)
+            if isinstance(value, Mapping) and isinstance(content.get(name), dict):
+                content[name] = {**content[name], **value}
+            else:
+                content[name] = value
+        spec = from_dict(TrainSpec, content, origin=origin)
+        content = to_dict(spec)
+    return spec
+
+
+def _augment_table(value: Any, origin: str) -> Any:
+    """The fields that a name of AUGMENTS stands for, and those beside it where it is the entry "name" of a table."""
+    table = {"name": value} if isinstance(value, str) else value
+    if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
+        return value
+    try:
+        start = to_dict(named_augment(table["name"]))
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+    return {**start, **{name: entry for name, entry in table.items() if name != "name"}}
 
 
 def _place() -> Traversable:

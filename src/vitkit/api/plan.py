@@ -1,0 +1,208 @@
+"""What a training will be: settled from all that is said, and checked, before a picture is learnt from."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vitkit.api.batch_size import choose_batch_size, split_auto
+from vitkit.api.objectives import find_objective
+from vitkit.api.runs import RunSpec, check_new_run, read_run
+from vitkit.api.starts import check_early_size, find_start, natural_size, start_model
+from vitkit.api.teachers import open_teacher
+from vitkit.data.doctor import first_look
+from vitkit.data.readable import leave_out_unreadable
+from vitkit.data.samples import MapDataset, Samples, Splits
+from vitkit.data.sources.dataset import read_dataset
+from vitkit.data.sources.open import open_data
+from vitkit.data.split import split, thin
+from vitkit.device import has_native_bfloat16, pick_device
+from vitkit.errors import ConfigError, list_faults
+from vitkit.model.base import ImageModel
+from vitkit.model.build import model_spec
+from vitkit.training.boards import check_boards
+from vitkit.training.distillation import Distillation, check_distilling
+from vitkit.training.memory import MemoryPlan
+from vitkit.training.objective import Objective
+from vitkit.training.optim import build_optimizer, suited_to
+from vitkit.training.processes import Processes
+from vitkit.training.recipes import Recipe, read_recipe, resolve
+from vitkit.training.spec import TrainSpec, differences
+from vitkit.training.starts import recipe_for
+from vitkit.training.tune import check_tuning
+
+__all__ = ["Asked", "Plan", "settle"]
+
+VAL_FRACTION = 0.2
+"""Held out where the data has no such part of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What `train` was called with, as it explains; None is what wasn't said."""
+
+    data: str | os.PathLike[str] | Samples | Splits | MapDataset | None
+    model: str | os.PathLike[str] | None
+    preset: str | None
+    revision: str | None
+    image_size: int | tuple[int, int] | None
+    patch_size: int | None
+    value_range: tuple[float, float] | None
+    output: Path | None
+    resume: Path | None
+    recipe: str | os.PathLike[str] | None
+    settings: Mapping[str, Any] | None
+    train_fraction: float | None
+    val_fraction: float | None
+    split_seed: int | None
+    bad_files: str | None
+    device: str | None
+    log_to: Sequence[str] | None
+
+    def __post_init__(self) -> None:
+        """Checks what needs no look at the data."""
+        if self.data is None and self.resume is None:
+            raise ConfigError("train needs pictures: a folder of class folders, a table, or 'digits'; or --resume RUN")
+        if self.output is not None and self.resume is not None:
+            raise ConfigError(
+                f"a resumed run goes on in its own folder, {self.resume}; leave the output {self.output} out"
+            )
+        if self.bad_files not in (None, "fail", "skip"):
+            raise ConfigError(f"bad_files is {self.bad_files!r}; allowed: fail, skip")
+        check_boards(self.log_to or ())
+
+    def after(self, resumed: RunSpec | None) -> Asked:
+        """The same with what isn't said as the resumed run has it, or as usual."""
+        before: dict[str, Any] = {"val_fraction": VAL_FRACTION, "split_seed": 0, "bad_files": "fail", "log_to": ()}
+        if resumed is not None:
+            names = ("data", "train_fraction", "val_fraction", "split_seed", "bad_files", "log_to")
+            before = {name: getattr(resumed, name) for name in names}
+            before["value_range"] = resumed.preprocess.value_range
+        return dataclasses.replace(self, **{n: value for n, value in before.items() if getattr(self, n) is None})
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A training that is ready to begin."""
+
+    run: RunSpec
+    splits: Splits
+    module: ImageModel
+    objective: Objective
+    device: torch.device
+    dtype: torch.dtype
+
+
+def settle(asked: Asked, processes: Processes, on_memory_plan: Callable[[MemoryPlan], None] | None) -> Plan:
+    """The training that is asked for. Raises DataError for the pictures, ConfigError for what can't be or, on a resume,
+    for each difference.
+    """
+    resume, output = asked.resume, asked.output
+    resumed = None if resume is None else processes.on_first(lambda: read_run(resume))
+    asked = asked.after(resumed)
+    assert asked.data is not None and asked.val_fraction is not None and asked.split_seed is not None
+    if output is not None:
+        processes.on_first(lambda: check_new_run(output))
+    device = pick_device(asked.device)
+    recipe = Recipe("no recipe") if asked.recipe is None else read_recipe(asked.recipe)
+    layers, automatic, rate_said = split_auto([(recipe.origin, recipe.settings), ("settings", asked.settings or {})])
+    start = find_start(asked.model, asked.preset, asked.revision, asked.image_size, asked.patch_size, recipe, resumed)
+    spec = resolve(TrainSpec() if resumed is None else resumed.train, layers)
+    kind = find_objective(spec.objective)
+    splits, name, left_out = _splits(
+        asked.data, asked.val_fraction, asked.split_seed, skip_bad=asked.bad_files == "skip"
+    )
+    if asked.train_fraction is not None:
+        splits = dataclasses.replace(splits, train=thin(splits.train, asked.train_fraction, seed=asked.split_seed))
+    chosen = "" if resumed is None else resumed.chosen
+    if resumed is None:  # only now is known which defaults fit
+        size, _ = natural_size(splits.train, start.image_size)
+        usual, chosen = recipe_for(
+            from_checkpoint=start.model is not None, image_size=size, pictures=len(splits.train), tune=spec.tune
+        )
+        spec = resolve(suited_to(spec.optimizer, kind.defaults(usual, splits.train)), layers)
+        _check_labels_are_read(kind, spec)
+        check_distilling(spec)
+        check_tuning(spec, from_checkpoint=start.model is not None)
+    class_names = splits.train.class_names
+    module, preprocess = start_model(
+        start, asked.value_range, splits.train, len(class_names) if kind.classifies else 0, spec
+    )
+    check_early_size(module, spec)
+    objective, teacher = kind.make(module, spec, splits.train), None
+    if isinstance(objective, Distillation) and spec.distill.teacher is not None:
+        objective.teacher, teacher = open_teacher(spec.distill.teacher, class_names, preprocess, device)
+    build_optimizer(module, objective, spec)  # so that its faults come before the pictures are read
+    dtype = _dtype(spec, device)
+    if automatic and resumed is None:
+        measured, count = spec, processes.count
+        spec, memory = processes.on_first(
+            lambda: choose_batch_size(
+                module, objective, splits, preprocess, measured, rate_said, count, device=device, dtype=dtype
+            )
+        )
+        if on_memory_plan is not None:
+            on_memory_plan(memory)
+    run = RunSpec(
+        data=name,
+        model=start.model,
+        preset=start.preset,
+        revision=start.revision,
+        train_fraction=asked.train_fraction,
+        val_fraction=asked.val_fraction,
+        split_seed=asked.split_seed,
+        spec=model_spec(module.spec),
+        preprocess=preprocess,
+        class_names=class_names,
+        pictures=tuple(map(len, (splits.train, *splits.held_out()))),
+        chosen=chosen,
+        bad_files=asked.bad_files or "fail",
+        left_out=left_out,
+        train=spec,
+        teacher=teacher,
+        log_to=tuple(asked.log_to or ()),
+    )
+    if resumed is not None and (changed := differences(dataclasses.replace(resumed, log_to=run.log_to), run)):
+        raise ConfigError(f"{resume} was started otherwise: {list_faults(changed)}; leave that out, or start anew")
+    return Plan(run, splits, module, objective, device, dtype)
+
+
+def _splits(
+    data: str | os.PathLike[str] | Samples | Splits | MapDataset, val_fraction: float, seed: int, *, skip_bad: bool
+) -> tuple[Splits, str, tuple[str, ...]]:
+    """The pictures to learn from and those held out, a name for them all, and the bad files that were left out."""
+    if isinstance(data, str | os.PathLike):
+        opened, name = open_data(data), os.fspath(data)
+    else:
+        opened = data if isinstance(data, Samples | Splits) else read_dataset(data)
+        name = opened.train.name if isinstance(opened, Splits) else opened.name
+    opened, left_out = leave_out_unreadable(opened) if skip_bad else (opened, ())
+    first_look.warn(opened)
+    return split(opened, val_fraction=val_fraction, seed=seed), name, left_out
+
+
+def _check_labels_are_read(kind: type[Objective], spec: TrainSpec) -> None:
+    plain = TrainSpec()
+    wanted = {
+        "label_smoothing": spec.label_smoothing,
+        "mix.mixup": spec.mix.mixup,
+        "mix.cutmix": spec.mix.cutmix,
+        "class_weights": spec.class_weights,
+        "loss": spec.loss if spec.loss != plain.loss else None,
+        "sampling": spec.sampling if spec.sampling != plain.sampling else None,
+    }
+    named = [f"{name} is {value}" for name, value in wanted.items() if value]
+    if named and not kind.classifies:
+        raise ConfigError(f"{list_faults(named)}: the objective {spec.objective!r} reads no labels; leave that out")
+
+
+def _dtype(spec: TrainSpec, device: torch.device) -> torch.dtype:
+    if spec.dtype == "auto":
+        return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.dtype]
