@@ -201,7 +201,7 @@ def test_data_unfit_to_learn_from_is_one_line_and_no_run(
         (["--resume", "nowhere"], "nowhere is no run to resume: it has no run.json"),
         (["data", "-o", "data"], "'data': it exists and isn't empty; choose another name"),
         (["data", "-o", "key.toml"], "'key.toml': a file of that name exists; choose another name"),
-        (["--resume", "data", "-o", "new"], "is no run"),
+        (["--resume", "data", "-o", "new"], "a resumed run goes on in its own folder, data; leave the output new out"),
     ],
 )
 def test_a_wrong_call_is_one_line_and_no_run(
