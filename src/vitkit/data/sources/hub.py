@@ -48,7 +48,7 @@ class Column:
         with self._lock:
             if self._opened is None:
                 self._opened = _open(Path(self.file))
-            if Path(self.file).suffix == ".arrow":
+            if _is_stream(Path(self.file)):
                 column = self._opened.column(self.name)
             else:
                 column, row = self._group(row)
@@ -135,7 +135,7 @@ def _read_part(files: Sequence[Path], name: str) -> Samples:
             raise DataError(f"{file} has {len(pictures)} columns of pictures ({', '.join(schema.names)}); keep one")
         column = Column(str(file), pictures[0])
         opened = _open(file)
-        table = opened.read(columns=[label]) if file.suffix == ".parquet" else opened
+        table = opened if _is_stream(file) else opened.read(columns=[label])
         found = table.column(label).to_pylist()
         cells += [Cell(f"{file}[{row}]", column, row) for row in range(len(found))]
         labels += found
@@ -196,7 +196,12 @@ def _json(file: Path) -> dict[str, Any]:
 
 def _schema(file: Path) -> Any:
     opened = _open(file)
-    return opened.schema_arrow if file.suffix == ".parquet" else opened.schema
+    return opened.schema if _is_stream(file) else opened.schema_arrow
+
+
+def _is_stream(file: Path) -> bool:
+    """Whether it is an Arrow stream by its name, and no Parquet file."""
+    return file.suffix.lower() == ".arrow"
 
 
 def _open(file: Path) -> Any:
@@ -207,9 +212,11 @@ def _open(file: Path) -> Any:
     except ImportError:
         raise ConfigError(f"{file}: reading it needs pyarrow: pip install 'vitkit[parquet]'") from None
     try:
-        if file.suffix == ".parquet":
+        if not _is_stream(file):
             return pyarrow.parquet.ParquetFile(file)
         with pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))) as stream:
             return stream.read_all()
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{file} can't be read ({' '.join(str(error).split())}); replace it") from None
+        kind = "an Arrow stream" if _is_stream(file) else "a Parquet file"
+        said = " ".join(str(error).split())
+        raise DataError(f"{file} isn't {kind} that can be read ({said}); replace it") from None
