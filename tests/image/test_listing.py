@@ -42,6 +42,14 @@ def test_a_folder_gives_its_pictures_and_counts_the_rest(folder: Path, caplog: p
     assert caplog.messages == [f"2 other files in {folder}"]
 
 
+def test_a_npz_is_a_picture_only_where_it_is_named(folder: Path) -> None:
+    """Beside pictures lie embeddings of them and sets of data, which have that ending too."""
+    embeddings = folder / "embeddings.npz"
+    embeddings.touch()
+    assert str(embeddings) not in list_pictures([str(folder)])
+    assert list(list_pictures([str(embeddings)])) == list(list_pictures([f"{folder}/*.npz"])) == [str(embeddings)]
+
+
 def test_patterns_match_files_at_one_level_or_at_any(folder: Path) -> None:
     assert names(list_pictures([f"{folder}/*.jpg"]), folder) == ["b.jpg"]
     assert names(list_pictures([f"{folder}/**/*.*p*g"]), folder) == ["b.jpg", "sub/c.jpeg"]

@@ -15,10 +15,11 @@ __all__ = ["EXTENSIONS", "list_pictures"]
 
 logger = logging.getLogger("vitkit")
 
-# The names that the formats `decode` reads go by; what a file holds is decided by its content.
+# The names that the formats `decode` reads go by; what a file holds is decided by its content. A .npz is a picture only
+# where it is named: beside pictures lie embeddings and data sets of that ending.
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
-) | {".npy", ".npz"}
+) | {".npy"}
 
 
 def list_pictures(sources: Iterable[str]) -> Iterator[str]:

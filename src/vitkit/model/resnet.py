@@ -272,7 +272,7 @@ class ResNet(ImageModel):
             raise ConfigError(f"pixels have the shape {shape}; allowed: {allowed}")
         x = self.stem(pixels)
         taken: dict[int, Tensor] = {}
-        for number, block in enumerate(self.encoder_blocks):
+        for number, block in enumerate(blocks_of(self.stages)):
             x = block(x)
             if number in asked:
                 taken[number] = tokens_of(x)
@@ -283,7 +283,7 @@ class ResNet(ImageModel):
     @property
     def encoder_blocks(self) -> list[nn.Module]:
         """The blocks that `features` numbers, in order: those of all stages."""
-        return [block for stage in cast("list[Stage]", self.stages) for block in stage.blocks]
+        return blocks_of(self.stages)
 
     def layer_of(self, name: str) -> int:
         """The layer of the parameter `name`: 0 the root, i + 1 block i, counted through all stages, then the rest."""
@@ -291,6 +291,11 @@ class ResNet(ImageModel):
             return 0 if name.startswith("stem.") else self.num_layers
         _, stage, _, block, *_ = name.split(".")
         return sum(self.spec.depths[: int(stage)]) + int(block) + 1
+
+
+def blocks_of(stages: nn.Module) -> list[nn.Module]:
+    """The blocks of all stages, in order: a function, since printed code has no properties."""
+    return [block for stage in cast("list[Stage]", stages) for block in stage.blocks]
 
 
 def tokens_of(x: Tensor) -> Tensor:
