@@ -366,3 +366,19 @@ def test_an_early_size_that_the_model_cannot_take_is_said_before_the_pictures_ar
 
     with pytest.raises(ConfigError, match=r"early_size 15 isn't for this model: .* multiples of the patch size 4"):
         train(flowers(tmp_path / "data"), image_size=32, settings={"early_size": 15}, on_read=unread)
+
+
+def test_what_no_picture_can_mend_is_said_before_any_is_looked_at(tmp_path: Path) -> None:
+    for options, said in (
+        ({"train_fraction": 10}, "train_fraction is 10"),
+        ({"val_fraction": 1.0}, "val_fraction is 1.0"),
+        ({"settings": {"tune": "head"}}, "name one with --model"),
+        ({"settings": {"objective": "distillation"}}, "teacher"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            train(tmp_path / "isn't there", **options)
+
+
+def test_early_sizes_need_random_crops(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"early_size 16 makes random crops smaller, and augment has none"):
+        train(flowers(tmp_path / "data"), image_size=32, settings={"early_size": 16, "augment": "none"})

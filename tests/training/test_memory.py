@@ -144,3 +144,16 @@ def test_free_memory_is_what_the_machine_and_the_container_leave(
         (tmp_path / name).write_text(text)
     assert free_ram(tmp_path, tmp_path) == expected
     assert free_ram(tmp_path / "no", tmp_path) is None
+
+
+def test_slices_are_measured_from_a_pair_and_what_may_not_fit_is_not_tried() -> None:
+    measured = []
+
+    def peak(count: int) -> int:
+        measured.append(count)
+        return MB * 10 * count
+
+    assert plan_batch(peak, free_bytes=100 * MB, most=64, least=2).batch_size == 4
+    assert measured == [2, 4]  # 8 may take more than is free
+    with pytest.raises(ConfigError, match="a step of 2 pictures takes"):
+        plan_batch(peak, free_bytes=30 * MB, most=64, least=2)

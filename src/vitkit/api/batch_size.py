@@ -63,7 +63,7 @@ def choose_batch_size(
 
     def peak(count: int) -> int:
         """Of a step of `count` black pictures in one slice, read, varied and mixed as in the training."""
-        pixels = np.zeros((count, height, width, preprocess.channels), np.uint8)
+        pixels = np.zeros((count, height, width, preprocess.channels), preprocess.pixel_type)
         loader = Loader(
             MemoryStore(pixels),
             splits.train.labels[np.arange(count) % len(splits.train)],
@@ -75,14 +75,19 @@ def choose_batch_size(
             device=device,
         )
         small = dataclasses.replace(spec, batch_size=count, accumulate=1, compile=False)
-        return peak_of_step(module, objective, loader, small, device=device, dtype=dtype)
+        try:
+            return peak_of_step(module, objective, loader, small, device=device, dtype=dtype)
+        except torch.OutOfMemoryError:
+            return free + 1
 
     if device.type == "cpu":  # where the pictures will be, too
-        sizes = [len(part) * height * width * preprocess.channels for part in (splits.train, *splits.held_out())]
+        bytes_each = height * width * preprocess.channels * preprocess.pixel_type.itemsize
+        sizes = [len(part) * bytes_each for part in (splits.train, *splits.held_out())]
         free -= sum(size for size in sizes if size <= memory_limit())
     slices = spec.accumulate * processes
-    most = max(min(len(splits.train) // LEAST_STEPS, LARGEST) // slices, 1)
-    plan = plan_batch(peak, free_bytes=free, most=most)
+    least = 1 if slices == 1 else 2  # slices hold whole pairs
+    most = max(min(len(splits.train) // LEAST_STEPS, LARGEST) // slices, least)
+    plan = plan_batch(peak, free_bytes=free, most=most, least=least)
     batch_size = plan.batch_size * slices
     lr = spec.lr if rate_said else scaled_lr(spec, batch_size)
     return dataclasses.replace(spec, batch_size=batch_size, lr=lr), plan

@@ -21,7 +21,7 @@ from vitkit.data.readable import leave_out_unreadable
 from vitkit.data.samples import MapDataset, Samples, Splits
 from vitkit.data.sources.dataset import read_dataset
 from vitkit.data.sources.open import open_data
-from vitkit.data.split import split, thin
+from vitkit.data.split import check_fractions, split, thin
 from vitkit.device import has_native_bfloat16, pick_device
 from vitkit.errors import ConfigError, list_faults
 from vitkit.model.base import ImageModel
@@ -75,6 +75,7 @@ class Asked:
             )
         if self.bad_files not in (None, "fail", "skip"):
             raise ConfigError(f"bad_files is {self.bad_files!r}; allowed: fail, skip")
+        check_fractions(self.val_fraction, self.train_fraction)
         check_boards(self.log_to or ())
 
     def after(self, resumed: RunSpec | None) -> Asked:
@@ -115,6 +116,9 @@ def settle(asked: Asked, processes: Processes, on_memory_plan: Callable[[MemoryP
     start = find_start(asked.model, asked.preset, asked.revision, asked.image_size, asked.patch_size, recipe, resumed)
     spec = resolve(TrainSpec() if resumed is None else resumed.train, layers)
     kind = find_objective(spec.objective)
+    if resumed is None:
+        check_distilling(spec)
+        check_tuning(spec, from_checkpoint=start.model is not None)
     splits, name, left_out = _splits(
         asked.data, asked.val_fraction, asked.split_seed, skip_bad=asked.bad_files == "skip"
     )
@@ -128,8 +132,6 @@ def settle(asked: Asked, processes: Processes, on_memory_plan: Callable[[MemoryP
         )
         spec = resolve(suited_to(spec.optimizer, kind.defaults(usual, splits.train)), layers)
         _check_labels_are_read(kind, spec)
-        check_distilling(spec)
-        check_tuning(spec, from_checkpoint=start.model is not None)
     class_names = splits.train.class_names
     module, preprocess = start_model(
         start, asked.value_range, splits.train, len(class_names) if kind.classifies else 0, spec

@@ -134,9 +134,14 @@ def start_model(
 
 
 def check_early_size(module: ImageModel, spec: TrainSpec) -> None:
-    """Raises ConfigError where `module` takes no pictures of the size that the early steps shall have."""
+    """Raises ConfigError where early steps can't have pictures of their size, or `module` takes none of it."""
     if spec.early_size is None:
         return
+    if spec.augment.crop_scale is None and spec.early_size < min(module.spec.image_size):
+        raise ConfigError(
+            f"early_size {spec.early_size} makes random crops smaller, and augment has none: set its crop_scale, or "
+            "leave early_size out"
+        )
     pixels = torch.zeros(1, module.spec.in_channels, spec.early_size, spec.early_size)
     try:
         with torch.inference_mode():

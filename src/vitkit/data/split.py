@@ -13,7 +13,7 @@ from vitkit.data.keys import uniform
 from vitkit.data.samples import Samples, Splits, check_trainable, note_absent
 from vitkit.errors import ConfigError, DataError, list_faults
 
-__all__ = ["digest_pictures", "split", "thin"]
+__all__ = ["check_fractions", "digest_pictures", "split", "thin"]
 
 
 def split(data: Samples | Splits, *, val_fraction: float = 0.2, seed: int = 0) -> Splits:
@@ -27,8 +27,7 @@ def split(data: Samples | Splits, *, val_fraction: float = 0.2, seed: int = 0) -
 
     Raises DataError for files that can't be read, and as `Splits`; ConfigError for a fraction outside 0..1.
     """
-    if not 0 < val_fraction < 1:
-        raise ConfigError(f"val_fraction is {val_fraction}; give a fraction between 0 and 1, both excluded")
+    check_fractions(val_fraction, None)
     if isinstance(data, Splits):
         if data.val is not None:
             return data
@@ -53,13 +52,20 @@ def split(data: Samples | Splits, *, val_fraction: float = 0.2, seed: int = 0) -
     return splits
 
 
+def check_fractions(val_fraction: float | None, train_fraction: float | None) -> None:
+    """Raises ConfigError for a part to hold out, or to learn from, that is none."""
+    if val_fraction is not None and not 0 < val_fraction < 1:
+        raise ConfigError(f"val_fraction is {val_fraction}; give a fraction between 0 and 1, both excluded")
+    if train_fraction is not None and not 0 < train_fraction <= 1:
+        raise ConfigError(f"train_fraction is {train_fraction}; give a fraction above 0, and at most 1")
+
+
 def thin(samples: Samples, fraction: float, *, seed: int = 0) -> Samples:
     """A part of each class's pictures, at least one, drawn by (seed, place); it lies within every larger part.
 
     Raises ConfigError for a fraction that isn't above 0 and at most 1.
     """
-    if not 0 < fraction <= 1:
-        raise ConfigError(f"train_fraction is {fraction}; give a fraction above 0, and at most 1")
+    check_fractions(None, fraction)
     bearers: dict[int, list[int]] = {}
     order = np.argsort(uniform(seed, 0, np.arange(len(samples)), "thin"))
     memberships = _memberships(samples)

@@ -125,6 +125,7 @@ def fit(
                 state.progress.steps = _plan(work, data, validation, checkpoints)
             save_checkpoint(checkpoints, state)  # the plan, and a good state to keep whatever the first epoch brings
         clock.lap()
+        [state.progress.seconds] = processes.largest(state.progress.seconds)  # all plan by the same clock
         held_out: dict[str, float] = {}
         started, saved_at = replace(state.progress), time.monotonic()
         with Log(folder / "log.jsonl", keep_steps=state.progress.step, writes=processes.first, boards=boards) as log:
@@ -165,7 +166,7 @@ def fit(
 def train_step(work: Work, batches: Iterator[Batch]) -> tuple[dict[str, float], int]:
     """One optimiser step; returns what the log says of it, and how many pictures it saw.
 
-    DataError, and nothing changed, where it isn't finite.
+    DataError, and no weight changed, where it isn't finite.
     """
     state, spec, processes = work.state, work.spec, work.state.processes
     progress, optimizer = state.progress, state.optimizer
@@ -176,8 +177,10 @@ def train_step(work: Work, batches: Iterator[Batch]) -> tuple[dict[str, float], 
     work.step_module.train()
     optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
+    slices: list[tuple[Tensor, Tensor]] = []
     for turn, batch in enumerate(itertools.islice(batches, spec.accumulate)):
         loss = _add_gradients(work, batch.to(work.device), turn)
+        slices.append((loss.total.detach(), batch.index))
         for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
             sums[name] = sums.get(name, 0.0) + value * batch.share
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -185,10 +188,13 @@ def train_step(work: Work, batches: Iterator[Batch]) -> tuple[dict[str, float], 
     norm = float(whole(nn.utils.clip_grad_norm_(parameters, limit)))
     row = processes.sums({name: float(value) for name, value in sums.items()})
     if not math.isfinite(row["loss"]) or not math.isfinite(norm):
-        pictures = ", ".join(map(str, batch.index[:5].tolist()))
+        suspects = [index for total, index in slices if not math.isfinite(float(total))]  # of this process
+        if not suspects and batch.part is None:  # the gradient is at fault, and there was one slice
+            suspects = [batch.index]
+        among = f" and pictures {', '.join(map(str, suspects[0][:5].tolist()))}, ..." if suspects else ""
         raise DataError(
             f"step {progress.step}: the loss is {row['loss']}, the gradient's norm {norm}, at learning rate "
-            f"{spec.lr * scale:.3g} and pictures {pictures}, ..."
+            f"{spec.lr * scale:.3g}{among}"
         )
     optimizer.step()
     average_statistics(state.model, processes)
@@ -221,23 +227,20 @@ def _is_early(progress: Progress, spec: TrainSpec, step: int) -> bool:
 
 def _plan(work: Work, data: TrainingData, validation: TrainingData | None, checkpoints: Path) -> int:
     """Steps that fit into the minutes; nothing else changes."""
-    spec, kinds = work.spec, {True: 1 - work.spec.late, False: work.spec.late}
-    train_steps = []
-    for early, share in (kinds if spec.early_size else {False: 1.0}).items():
-        batches = data.batches(0, work.state.progress.steps, is_early=partial(_same, early))
-        train_steps.append((share, partial(train_step, work, batches)))
+    spec = work.spec
+    kinds = {True: 1 - spec.late, False: spec.late} if spec.early_size else {False: 1.0}
+
+    def trial(early: bool) -> Callable[[], object]:
+        return partial(train_step, work, data.batches(0, work.state.progress.steps, is_early=lambda step: early))
+
     return plan_steps(
         work.state,
         spec,
         checkpoints,
         data.steps_per_epoch,
-        train_steps,
+        [(share, partial(trial, early)) for early, share in kinds.items()],
         None if validation is None else (validation.steps_per_epoch, partial(_validate, work, validation)),
     )
-
-
-def _same(early: bool, step: int) -> bool:
-    return early
 
 
 def _advice(checkpoints: Path, step: int) -> str:

@@ -43,21 +43,22 @@ class MemoryPlan:
     free_bytes: int
 
 
-def plan_batch(peak: Callable[[int], int], *, free_bytes: int, most: int) -> MemoryPlan:
-    """The largest power of two, at most `most`, whose step fits into `FILLED` of `free_bytes`.
+def plan_batch(peak: Callable[[int], int], *, free_bytes: int, most: int, least: int = 1) -> MemoryPlan:
+    """The largest power of two, from `least` to `most`, whose step fits into `FILLED` of `free_bytes`.
 
-    `peak` measures the bytes of a step of so many pictures: of 1, 2, 4, ... until they take more than weights and
-    optimiser do, and one more costs the same twice running; from there on bytes grow evenly. Raises ConfigError where
-    not even one picture fits.
+    `peak` measures the bytes of a step of so many pictures: of `least`, twice as many, ... until they take more than
+    weights and optimiser do, and one more costs the same twice running; from there on bytes grow evenly. What may be
+    more than is free isn't tried. Raises ConfigError where not even `least` fit.
     """
     allowed = int(FILLED * free_bytes)
-    size, taken, per_picture = 1, peak(1), 0.0
+    size, taken, per_picture = least, peak(least), 0.0
     if taken > allowed:
+        counted = "one picture" if least == 1 else f"{least} pictures"
         raise ConfigError(
-            f"batch_size 'auto': a step of one picture takes {taken / 2**30:.2f} GiB, and {FILLED:.0%} of the free "
+            f"batch_size 'auto': a step of {counted} takes {taken / 2**30:.2f} GiB, and {FILLED:.0%} of the free "
             f"memory is {allowed / 2**30:.2f} GiB; choose a smaller model, smaller pictures or gradient_checkpointing"
         )
-    while 2 * size <= most:
+    while 2 * size <= most and taken + 2 * per_picture * size <= free_bytes:
         more = peak(2 * size)
         if more > allowed:
             return MemoryPlan(size, taken, free_bytes)

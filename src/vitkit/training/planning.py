@@ -39,14 +39,14 @@ def plan_steps(
     spec: TrainSpec,
     checkpoints: Path,
     steps_per_epoch: int,
-    train_steps: Sequence[tuple[float, Callable[[], object]]],
+    kinds: Sequence[tuple[float, Callable[[], Callable[[], object]]]],
     validation: tuple[int, Callable[[int], object]] | None,
 ) -> int:
     """Steps that fit into the minutes at the speed of a trial, which ends with `state` as it was.
 
-    `train_steps` are the kinds of steps: the share of each, and what takes one more of it; `validation` is the batches
-    of an evaluation, and what reads so many of them. Before the first step, so that the schedule is whole from there
-    on; a resumed training goes on with it.
+    `kinds` are those of steps: the share of each, and what begins its trial by giving what takes one more step;
+    `validation` is the batches of an evaluation, and what reads so many of them. Before the first step, so that the
+    schedule is whole from there on; a resumed training goes on with it.
     """
     assert spec.minutes is not None
     budget = spec.minutes * 60 * PLANNED_SHARE
@@ -61,7 +61,8 @@ def plan_steps(
         start = save_checkpoint(Path(state.processes.on_first(lambda: place)), state)
         saving = lap()
         seconds = 0.0
-        for share, train_step in train_steps:
+        for share, begin in kinds:
+            train_step = begin()  # only now: what reads ahead for the kind before it has ended
             laps: list[float] = []
             while len(laps) < min(TRIAL_STEPS, state.progress.steps):
                 train_step()
