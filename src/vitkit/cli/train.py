@@ -191,15 +191,21 @@ def tell_memory_plan(plan: MemoryPlan) -> None:
 
 
 def tell_start(run: RunSpec, folder: Path) -> None:
-    """The resolved settings, before the first step."""
+    """The resolved settings, before the first step; without the tables that are as usual."""
     from vitkit.config import to_dict
+    from vitkit.training.spec import TrainSpec
 
     counts = ", ".join(f"{count:,} {part}" for count, part in zip(run.pictures, PARTS, strict=False))
     _say(f"run {folder}: {run.data}, {len(run.class_names)} classes, {counts}")
     _say(f"  defaults: {run.chosen}")
-    for name, table in {"model": run.spec.spec, "training": run.train}.items():
-        for line in _lines(name, to_dict(table)):
-            _say(line)
+    usual = to_dict(TrainSpec())
+    told = {
+        name: value
+        for name, value in to_dict(run.train).items()
+        if not (isinstance(value, dict) and value == usual[name])
+    }
+    for line in (*_lines("model", to_dict(run.spec.spec)), *_lines("training", told)):
+        _say(line)
 
 
 def tell_baseline(baseline: Baseline) -> None:
