@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.fft import dctn
 from sklearn.datasets import load_digits
 
+import vitkit
 from small import picture, picture_file
 from vitkit.checkpoint.card import imagenet1k
 from vitkit.data.doctor import first_look
@@ -167,6 +168,16 @@ def test_near_pairs_are_the_planted_ones() -> None:
     whole = scenes(100)
     changed = [each.crop((5, 2, 125, 92)).resize((200, 130)).convert("L") for each in whole[:20]]
     assert near_pairs(thumbnails(*whole, *changed)).tolist() == [[at, 100 + at] for at in range(20)]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a picture"], ids=["small", "empty", "text"])
+def test_sets_without_a_picture_to_compare_are_checked(content: bytes | None, tmp_path: Path) -> None:
+    for at in range(8):
+        file = picture_file(tmp_path / "ab"[at % 2] / f"{at}.png", 28, 28, seed=at)
+        if content is not None:
+            file.write_bytes(content)
+    findings = vitkit.check(tmp_path).findings
+    assert {finding.kind for finding in findings} <= {"few", "unreadable", "same", "same_across_classes"}
 
 
 def test_features_propose_pairs_that_hashes_miss() -> None:

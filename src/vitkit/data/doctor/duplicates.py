@@ -86,7 +86,7 @@ def hash_pictures(thumbnails: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """63 bits of each grey picture [n, S, S]: which of its lowest frequencies lie above their median."""
     places = np.arange(THUMBNAIL) + 0.5
     waves = np.cos(np.pi / THUMBNAIL * np.arange(FREQUENCIES)[:, None] * places).astype(np.float32)  # [F, S]
-    spectrum = (waves @ thumbnails.astype(np.float32) @ waves.T).reshape(len(thumbnails), -1)[:, 1:]
+    spectrum = (waves @ thumbnails.astype(np.float32) @ waves.T).reshape(len(thumbnails), FREQUENCIES**2)[:, 1:]
     above = spectrum > np.median(spectrum, axis=1, keepdims=True)
     return np.asarray(np.packbits(np.pad(above, ((0, 0), (0, 1))), axis=1).view(np.uint64)[:, 0])
 
