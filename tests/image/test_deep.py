@@ -17,7 +17,7 @@ from PIL import Image
 from vitkit import Preprocess
 from vitkit.errors import ConfigError, ImageError
 from vitkit.image import deep
-from vitkit.image.decode import decode, read_header, samples_of
+from vitkit.image.decode import Limits, decode, read_header, samples_of
 from vitkit.image.preprocess import apply, fit, normalize
 from vitkit.image.sources import to_timm, to_transformers
 
@@ -150,6 +150,22 @@ def test_an_array_says_its_size_before_it_is_read() -> None:
     np.lib.format.write_array_header_1_0(header, {"descr": "<u2", "fortran_order": False, "shape": (60000, 60000, 2)})
     with pytest.raises(ImageError, match="60,000 x 60,000 pixels; at most"):
         decode(header.getvalue(), channels=2)
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "tiff", "tiles"])
+def test_a_few_bytes_never_become_many(kind: str) -> None:
+    samples = np.zeros((512, 512, 8), np.float64)  # 16 MiB
+    packed = io.BytesIO()
+    np.savez_compressed(packed, samples)
+    planes: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "contig"}
+    content = {
+        "npy": npy_file(samples)[:128],
+        "npz": packed.getvalue(),
+        "tiff": tiff_file(samples, compression="zlib", **planes),
+        "tiles": tiff_file(samples[:8, :8], tile=(512, 512), **planes),
+    }[kind]
+    with pytest.raises(ImageError, match=r"unpacks to 16,777,\d+ bytes; at most 16,777,215 are read"):
+        decode(content, channels=8, value_range=(0, 1), limits=Limits(max_array_bytes=2**24 - 1))
 
 
 def test_objects_are_never_unpickled(tmp_path: Path) -> None:

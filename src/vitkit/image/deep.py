@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import PngImagePlugin, TiffImagePlugin
 
 from vitkit.errors import ConfigError, ImageError
-from vitkit.image.limits import Limits, check_size
+from vitkit.image.limits import Limits, check_bytes, check_size
 
 __all__ = ["DEEP_COLOUR", "FULL_SCALE", "open_low_bytes", "quantize", "read_npz", "read_numpy", "read_tiff"]
 
@@ -71,6 +71,7 @@ def read_numpy(file: IO[bytes], name: str, limits: Limits) -> NDArray[Any]:
         if len(shape) not in (2, 3) or math.prod(shape[2:]) > MAX_SAMPLES_PER_PIXEL or dtype.kind not in "uif":
             raise ImageError(f"{name} holds {dtype} {list(shape)}; a picture is numbers [H, W, C] or [H, W]")
         check_size(shape[1], shape[0], name, limits)
+        check_bytes(math.prod(shape) * dtype.itemsize, name, limits)
         file.seek(0)
         array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     except ImageError:
@@ -85,11 +86,12 @@ def read_npz(file: IO[bytes], name: str, limits: Limits) -> NDArray[Any]:
     """The one array of a .npz file."""
     try:
         with zipfile.ZipFile(file) as archive:
-            members = [member for member in archive.namelist() if member.endswith(".npy")]
+            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
             if len(members) != 1:
                 raise ImageError(
                     f"{name} holds {len(members)} arrays; a picture is one: save each in a file of its own"
                 )
+            check_bytes(members[0].file_size, name, limits)  # which a header alone can fill
             with archive.open(members[0]) as member:
                 return read_numpy(member, name, limits)
     except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
@@ -117,8 +119,8 @@ def read_tiff(file: IO[bytes], name: str, limits: Limits, *, deep: bool) -> NDAr
             series = tiff.series[0]
             sides = sorted(series.shape)
             check_size(sides[-1], sides[-2] if len(sides) > 1 else 1, name, limits)
-            if math.prod(series.shape) > limits.max_pixels * MAX_SAMPLES_PER_PIXEL:
-                raise ImageError(f"{name} says that it is {list(series.shape)}: a broken header, or no picture")
+            for shape in (series.shape, series.keyframe.chunks):  # tiles can be larger than what they make
+                check_bytes(math.prod(shape) * series.dtype.itemsize, name, limits)
             array, axes = np.asarray(series.asarray()), series.axes
     except ImageError:
         raise
