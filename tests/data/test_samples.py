@@ -14,6 +14,9 @@ from sklearn.datasets import load_digits
 from torch.utils.data import Dataset
 
 from small import picture_file
+from vitkit.data.depth import find_value_range
+from vitkit.data.doctor.pictures import look
+from vitkit.data.readable import leave_out_unreadable
 from vitkit.data.samples import Samples, Splits
 from vitkit.data.sources.arrays import read_arrays
 from vitkit.data.sources.dataset import read_dataset
@@ -21,7 +24,8 @@ from vitkit.data.sources.digits import read_digits
 from vitkit.data.sources.folder import read_folder
 from vitkit.data.sources.open import open_data
 from vitkit.data.sources.table import read_table
-from vitkit.errors import ConfigError, DataError
+from vitkit.data.split import digest_pictures
+from vitkit.errors import ConfigError, DataError, ImageError
 
 
 def make(folder: Path, *pictures: str) -> Path:
@@ -191,6 +195,25 @@ def test_a_dataset_is_fetched_when_asked() -> None:
     told = read_dataset(dataset)
     assert told.labels.tolist() == [1, 0, 1, 0] and told.class_names == ("x", "y") and dataset.fetched == []
     assert read_dataset(dataset, ["p", "q"]).class_names == ("p", "q")
+
+
+def test_what_a_dataset_does_not_give_is_an_error_and_not_its_end() -> None:
+    class Items(list[Any]):
+        targets = (0, 1, 0, 1)
+
+        def __getitem__(self, at: Any) -> Any:
+            if at == 2:
+                raise IndexError("list index out of range")
+            return super().__getitem__(at)
+
+    samples = read_dataset(Items((np.zeros((2, 2), np.uint8), 0) for _ in range(4)), name="own")
+    with pytest.raises(ImageError, match=r"^item 2 of the dataset can't be fetched \(IndexError: list index"):
+        list(samples.subset(np.array([3, 2, 1]), "part").pictures)
+    with pytest.raises(DataError, match=r"own: 1 pictures can't be read: own\[2\] \(item 2 .* \(IndexError: list"):
+        digest_pictures(samples)
+    assert look(samples).errors.keys() == {2}
+    assert leave_out_unreadable(samples)[1] == ("own[2]",)
+    find_value_range(samples)  # of the others
 
 
 def test_splits_must_agree() -> None:

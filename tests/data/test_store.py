@@ -109,7 +109,8 @@ def test_a_datasets_faults_carry_the_position() -> None:
             return (np.zeros((4, 4), np.float32) if at == 2 else Image.new("RGB", (50, 40)), at % 2)
 
     with pytest.raises(
-        DataError, match=r"2 of 4 .*own\[1\] can't be fetched \(KeyError.*; own\[2\]: array \[4, 4\] float32: "
+        DataError,
+        match=r"2 of 4 .*own\[1\]: item 1 of .* can't be fetched \(KeyError.*; own\[2\]: array \[4, 4\] float32: ",
     ):
         make_store(read_dataset(Items(), name="own"), PREPROCESS, training=True)
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vitkit.errors import DataError, list_faults
+from vitkit.errors import DataError, ImageError, list_faults
 from vitkit.image.decode import Blob, Picture, describe
 
 __all__ = [
@@ -148,8 +148,13 @@ class DatasetPictures(Sequence[Picture]):
         return len(self._indices)
 
     def __getitem__(self, at: Any) -> Any:
-        """Picture `at`; an error of the dataset itself passes through."""
-        return self._dataset[int(self._indices[at])][0]
+        """Picture `at`; ImageError where the dataset doesn't give it."""
+        item = int(self._indices[at])
+        try:
+            return self._dataset[item][0]
+        except Exception as error:  # a user's Dataset raises what it likes
+            said = " ".join(str(error).split())
+            raise ImageError(f"item {item} of the dataset can't be fetched ({type(error).__name__}: {said})") from error
 
     def subset(self, indices: NDArray[np.int64]) -> DatasetPictures:
         """The pictures at `indices`, still unfetched."""

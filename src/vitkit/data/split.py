@@ -11,7 +11,7 @@ import numpy as np
 from vitkit.data.digests import digest_of
 from vitkit.data.keys import uniform
 from vitkit.data.samples import Samples, Splits, check_trainable, note_absent
-from vitkit.errors import ConfigError, DataError, list_faults
+from vitkit.errors import ConfigError, DataError, ImageError, list_faults
 
 __all__ = ["check_fractions", "digest_pictures", "split", "thin"]
 
@@ -119,12 +119,8 @@ def digest_pictures(samples: Samples) -> list[bytes]:
     def digest(at: int) -> bytes:
         try:
             return digest_of(samples.pictures[at])
-        except Exception as error:
-            if not samples.lazy and not isinstance(error, OSError):
-                raise
-            # A user's Dataset raises what it likes.
-            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {' '.join(str(error).split())}"
-            faults.append(f"{samples.describe(at)} ({reason})")
+        except (OSError, ImageError) as error:
+            faults.append(f"{samples.describe(at)} ({getattr(error, 'strerror', None) or error})")
             return b""
 
     with ThreadPoolExecutor(1 if samples.lazy else 8) as pool:

@@ -100,17 +100,10 @@ class StreamStore:
 
     def read(self, at: int) -> Decoded:
         """Picture `at`, uint8 or uint16 [H, W, C]; raises ImageError that names it."""
-        try:
-            picture = self.samples.pictures[at]
-        except Exception as error:  # a user's Dataset raises what it likes
-            said = " ".join(str(error).split())
-            raise ImageError(
-                f"{self.samples.describe(at)} can't be fetched ({type(error).__name__}: {said})"
-            ) from error
         wanted = self.preprocess
         try:
             pixels = decode(
-                picture,
+                self.samples.pictures[at],
                 channels=wanted.channels,
                 value_range=wanted.value_range,
                 shrink_to=max(wanted.resize_size or wanted.size) if self.shrink and wanted.resize != "none" else None,

@@ -69,8 +69,8 @@ def look(samples: Samples, *, on_progress: Progress | None = None) -> Look:
     colours = np.zeros((count, COLOURS, COLOURS, 3), np.uint8)
 
     def read(at: int) -> None:
-        picture = samples.pictures[at]
         try:
+            picture = samples.pictures[at]
             pixels = visible_pixels(picture)
             headers[at] = read_header(picture)
             digests[at] = digest_of(picture)
