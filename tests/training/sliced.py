@@ -37,7 +37,7 @@ class Double:
             yield replace(batch, views=tuple(view.double() for view in batch.views), weight=batch.weight.double())
 
 
-def loader(*, training: bool, slices: Slices) -> Loader:
+def loader(*, training: bool, slices: Slices, augment: str = "photos") -> Loader:
     """47 pictures: five batches an epoch, the last of them of seven."""
     rng = np.random.default_rng(0)
     half = (0.5, 0.5, 0.5)
@@ -51,7 +51,7 @@ def loader(*, training: bool, slices: Slices) -> Loader:
         batch_size=SPEC.batch_size,
         seed=1,
         shuffle=training,
-        augment=[Augmentation(AUGMENTS["photos"], (8, 8), (8, 8))] if training else (),
+        augment=[Augmentation(AUGMENTS[augment], (8, 8), (8, 8))] if training else (),
         mix=MixSpec(mixup=0.4, cutmix=1.0, label_smoothing=0.1) if training else None,
         slices=slices,
     )

@@ -37,11 +37,12 @@ def test_accumulation_gives_the_same_training(whole: tuple[torch.dtype, Path], a
 
 @pytest.mark.parametrize("step", [0, 4])
 @pytest.mark.parametrize("total", [2, 3, 7])
-def test_slices_hold_what_the_batch_holds(total: int, step: int) -> None:
-    whole = loader(training=True, slices=Slices()).batch(step)
+@pytest.mark.parametrize("augment", ["photos", "three_augment"])
+def test_slices_hold_what_the_batch_holds(augment: str, total: int, step: int) -> None:
+    whole = loader(training=True, slices=Slices(), augment=augment).batch(step)
     seen = torch.zeros(len(whole))
     for process in range(total):
-        [batch] = loader(training=True, slices=Slices(process, total)).batches(step, step + 1)
+        [batch] = loader(training=True, slices=Slices(process, total), augment=augment).batches(step, step + 1)
         assert batch.part is not None and batch.whole_size == len(whole)
         if batch.share == 0:  # more slices than pairs: something to compute that doesn't count
             assert len(batch) == 1

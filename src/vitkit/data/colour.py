@@ -58,6 +58,7 @@ def blur(pictures: Tensor, sigma: NDArray[np.float64]) -> Tensor:
     reach = math.ceil(4 * sigma.max())
     at = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (at / np.maximum(sigma, 1e-3)[:, None]) ** 2)
+    weights[np.abs(at) > np.ceil(4 * sigma)[:, None]] = 0  # whatever the others' reach
     weights /= weights.sum(axis=1, keepdims=True)
     batch, channels, height, width = pictures.shape
     # Every channel of every picture is a channel of its own, with the picture's kernel.
