@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def curve(place: Path, **options: Any) -> Any:
-    made = {"recipes": [f"{name}.toml" for name in SIZES], "fractions": [0.25, 1.0], "image_size": 8}
-    return learning_curve(place / "data", place / "out", **made, **options)
+    made: dict[str, Any] = {"recipes": [f"{name}.toml" for name in SIZES], "fractions": [0.25, 1.0], "image_size": 8}
+    return learning_curve(**{"data": place / "data", "output": place / "out", **made, **options})
 
 
 def test_every_run_has_equal_steps_and_the_same_held_out_pictures(place: Path) -> None:
@@ -45,23 +46,55 @@ def test_every_run_has_equal_steps_and_the_same_held_out_pictures(place: Path) -
     found = curve(place, on_start=lambda run, folder: started.append(folder.name))
     assert [run.name for run in found.runs] == started == ["vit-25", "cnn-25", "vit-100", "cnn-100"]
     assert [run.pictures for run in found.runs] == [(10, 10), (10, 10), (40, 10), (40, 10)]
-    assert [run.steps for run in found.runs] == [16, 16, 20, 20]  # whole batches of 4: 2 of 10 pictures, 8 times
+    assert [run.steps for run in found.runs] == [20, 20, 20, 20]  # whole batches of 4: 2 of 10 pictures, 10 times
     assert all(pair.same_set for pair in found.paired) and len(found.paired) == 3
     assert {run.model for run in found.runs} == {"ViT", "ResNet"}
     assert "More pictures" in (place / "out" / "compare.html").read_text()
     again = curve(place, on_start=lambda run, folder: started.append(folder.name))
     assert len(started) == 4 and again == found
-    with pytest.raises(ConfigError, match="vit-25 was made otherwise: lr is 0.004, now 0.5; choose another output"):
+    with pytest.raises(ConfigError, match="vit-25 was made otherwise: train.lr: 0.004, now 0.5; choose another output"):
         curve(place, settings={"lr": 0.5})
 
 
+def test_runs_of_other_data_parts_or_recipes_are_neither_kept_nor_gone_on_with(place: Path) -> None:
+    recipe = Path("vit.toml")
+    plain = recipe.read_text()
+    recipe.write_text(f"clip_norm = 0.5\n{plain}")
+    made: dict[str, Any] = {"val_fraction": 0.3, "split_seed": 1}
+    curve(place, **made)
+    shutil.copytree(place / "data", place / "other")
+    for said, difference in (
+        ({"data": place / "other"}, "data: .*data, now .*other"),
+        ({"val_fraction": 0.2}, "val_fraction: 0.3, now 0.2"),
+        ({"split_seed": 2}, "split_seed: 1, now 2"),
+        ({"image_size": 12}, r"spec.spec.image_size: \(8, 8\), now \(12, 12\)"),
+    ):
+        with pytest.raises(ConfigError, match=f"vit-25 was made otherwise: .*{difference}"):
+            curve(place, **{**made, **said})
+    recipe.write_text(plain)  # what it no longer says is a difference as well, finished or not
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="vit-25 was made otherwise: train.clip_norm: 0.5, now 1.0"):
+            curve(place, **made)
+        (place / "out" / "vit-25" / "results.json").unlink(missing_ok=True)
+
+
+def test_runs_that_would_share_a_folder_are_refused(place: Path) -> None:
+    with pytest.raises(ConfigError, match=r"isn't above 0.*called vit-25; .*called vit-50; say each"):
+        curve(place, recipes=["vit", "vit.toml"], fractions=[0.5, 0.25, 2.0])
+    with pytest.raises(ConfigError, match="several runs would be called vit-50"):
+        curve(place, recipes=["vit.toml"], fractions=[0.5, 0.5, 1.0])
+    assert not (place / "out").exists()
+
+
 def test_a_stopped_curve_goes_on_where_it_stood(place: Path) -> None:
+    started: list[Path] = []
+
     def stop(progress: Progress, row: dict[str, float]) -> None:
-        if progress.step == 18:  # only the runs on all pictures have as many
+        if len(started) == 3 and progress.step == 18:
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(Interrupted):
-        curve(place, on_step=stop)
+        curve(place, on_start=lambda run, folder: started.append(folder), on_step=stop)
     steps: list[int] = []
     found = curve(place, on_step=lambda progress, row: steps.append(progress.step))
     assert steps == [19, 20, *range(1, 21)] and all(run.finished for run in found.runs)

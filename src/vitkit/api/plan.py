@@ -47,23 +47,23 @@ VAL_FRACTION = 0.2
 class Asked:
     """What `train` was called with, as it explains; None is what wasn't said."""
 
-    data: str | os.PathLike[str] | Samples | Splits | MapDataset | None
-    model: str | os.PathLike[str] | None
-    preset: str | None
-    revision: str | None
-    image_size: int | tuple[int, int] | None
-    patch_size: int | None
-    value_range: tuple[float, float] | None
-    output: Path | None
-    resume: Path | None
-    recipe: str | os.PathLike[str] | None
-    settings: Mapping[str, Any] | None
-    train_fraction: float | None
-    val_fraction: float | None
-    split_seed: int | None
-    bad_files: str | None
-    device: str | None
-    log_to: Sequence[str] | None
+    data: str | os.PathLike[str] | Samples | Splits | MapDataset | None = None
+    model: str | os.PathLike[str] | None = None
+    preset: str | None = None
+    revision: str | None = None
+    image_size: int | tuple[int, int] | None = None
+    patch_size: int | None = None
+    value_range: tuple[float, float] | None = None
+    output: Path | None = None
+    resume: Path | None = None
+    recipe: str | os.PathLike[str] | None = None
+    settings: Mapping[str, Any] | None = None
+    train_fraction: float | None = None
+    val_fraction: float | None = None
+    split_seed: int | None = None
+    bad_files: str | None = None
+    device: str | None = None
+    log_to: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         """Checks what needs no look at the data."""
