@@ -106,11 +106,11 @@ def test_every_broken_idx_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "train-images-idx3-ubyte").write_bytes(whole[:-1])
     whole = (tmp_path / "t10k-labels-idx1-ubyte.gz").read_bytes()
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(whole[:-12])
-    with pytest.raises(DataError, match=r"t10k-labels.*can't be read.*holds \[9, 8, 8\], 576 bytes, and has 575"):
+    with pytest.raises(DataError, match=r"holds \[9, 8, 8\], 576 bytes, and has 575.*t10k-labels.*can't be read"):
         open_data(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"text")
-    with pytest.raises(DataError, match=r"has no labels beside it.*is no IDX file: it begins with 74 65 78 74"):
+    with pytest.raises(DataError, match=r"is no IDX file: it begins with 74 65 78 74.*has no labels beside it"):
         open_data(tmp_path)
 
 
@@ -171,6 +171,15 @@ def test_a_tar_of_class_folders_is_that_folder(ending: str, top: str, tmp_path: 
     assert len(split.split(data, seed=0).val or ()) == 2
 
 
+def test_folders_of_an_archive_that_are_no_part_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = {f"{part}/{label}/1.jpg": jpeg(0) for part in ("Training", "Testing", "extra") for label in "ab"}
+    data = open_data(tar_file(tmp_path / "a.tar", files))
+    assert isinstance(data, Splits) and data.train.class_names == ("a", "b") and data.test is not None
+    assert len(data.train) == len(data.test) == 2 and "isn't read: extra" in caplog.text
+    with pytest.raises(DataError, match="Testing and test; which one is meant"):
+        open_data(tar_file(tmp_path / "b.tar", files | {"test/a/2.jpg": jpeg(0)}))
+
+
 def test_names_in_an_archive_are_only_names(tmp_path: Path) -> None:
     names = ["../../a/0.jpg", "../../b/1.jpg", "../../.hidden.jpg", "../../notes.txt"]
     path = tar_file(tmp_path / "a.tar", {name: jpeg(at) for at, name in enumerate(names)})
@@ -198,6 +207,59 @@ def test_shards_by_braces_and_by_folder(label: str, tmp_path: Path) -> None:
     assert isinstance(by_folder, Splits) and by_folder.val is not None
     assert contents(by_folder.train) == contents(by_braces)
     assert contents(by_folder.val) == [(jpeg(n), names[n % 3]) for n in range(100, 105)]
+
+
+PART_FILES = {
+    "imagenet1k": ("imagenet1k-train-0000", "imagenet1k-train-0001", "imagenet1k-validation-00", None),
+    "cifar10": ("cifar10_train-0", "cifar10_train-1", None, "cifar10_test"),
+    "ing": ("training-0", "training-1", "dev-0", "testing-0"),
+    "capitals": ("digitsTrain0", "digitsTrain1", None, "digitsTEST"),
+    "first": ("train-0", "train-1", "valid-0", "test-0"),
+}
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet"])
+@pytest.mark.parametrize("names", PART_FILES.values(), ids=PART_FILES)
+def test_a_word_anywhere_in_a_files_name_is_its_part(
+    names: tuple[str | None, ...], kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for at, name in enumerate((*names, "extra-0")):
+        if name and kind == "tar":
+            shard(tmp_path / f"{name}.tar", 10 * at, 6)
+        elif name:
+            pq.write_table(hub_table(10 * at, 6), tmp_path / f"{name}.parquet")
+    data = open_data(tmp_path)
+    assert isinstance(data, Splits)
+    assert [content for content, _ in contents(data.train)] == [jpeg(n) for n in (*range(6), *range(10, 16))]
+    for name, samples, first in zip(names[2:], (data.val, data.test), (20, 30), strict=True):
+        found = samples and [content for content, _ in contents(samples)]
+        assert found == (name and [jpeg(n) for n in range(first, first + 6)])
+    assert f"isn't read: extra-0.{kind}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("train-0", "more-0"), "more-0.tar is of no part, beside files of train"),
+        (("more-0", "test-0"), "more-0.tar is of no part, beside files of test"),
+        (("train-0", "train-test-0"), "train-test-0.tar is called train and test"),
+        (("train-0", "val-0", "valid-0"), "val and valid; which one is meant"),
+        (("val-0", "test-0"), "holds val, test, and no part called train"),
+    ],
+)
+def test_shards_of_no_clear_part_are_refused(names: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    for at, name in enumerate(names):
+        shard(tmp_path / f"{name}.tar", 10 * at, 6)
+    with pytest.raises(DataError, match=said):
+        open_data(tmp_path)
+
+
+def test_shards_of_one_part_are_what_was_asked_for(tmp_path: Path) -> None:
+    for at in range(2):
+        shard(tmp_path / f"test-{at}.tar", 10 * at, 6)
+    for asked in (f"{tmp_path}/test-{{0..1}}.tar", tmp_path):
+        data = open_data(asked)
+        assert isinstance(data, Samples) and len(data) == 12
 
 
 def test_braces_are_as_in_a_shell() -> None:
@@ -287,7 +349,7 @@ def save_to_disk(folder: Path, tables: list[pa.Table]) -> None:
     (folder / "dataset_info.json").write_text(json.dumps(info))
 
 
-def test_a_saved_data_set_of_the_hub(tmp_path: Path) -> None:
+def test_a_saved_data_set_of_the_hub(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     names = ["dog", "cat"]
     save_to_disk(tmp_path / "all" / "train", [hub_table(0, 9, names=names), hub_table(9, 5, names=names)])
     save_to_disk(tmp_path / "all" / "test", [hub_table(50, 6, names=names)])
@@ -296,6 +358,9 @@ def test_a_saved_data_set_of_the_hub(tmp_path: Path) -> None:
     assert isinstance(data, Splits) and data.test is not None and data.train.class_names == ("dog", "cat")
     assert contents(data.train) == [(jpeg(n), names[n % 2]) for n in range(14)]
     assert contents(data.test) == [(jpeg(n), names[n % 2]) for n in range(50, 56)]
+    save_to_disk(tmp_path / "all" / "unsupervised", [hub_table(60, 6, names=names)])
+    (tmp_path / "all" / "dataset_dict.json").write_text('{"splits": ["train", "test", "unsupervised"]}')
+    assert isinstance(open_data(tmp_path / "all"), Splits) and "isn't read: unsupervised" in caplog.text
     alone = open_data(tmp_path / "all" / "train")
     assert isinstance(alone, Samples) and contents(alone) == contents(data.train)
 

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from small import picture_file
 from vitkit.data.depth import find_value_range
 from vitkit.data.doctor.pictures import look
+from vitkit.data.doctor.survey import survey
 from vitkit.data.readable import leave_out_unreadable
 from vitkit.data.samples import Samples, Splits
 from vitkit.data.sources.arrays import read_arrays
@@ -92,12 +93,28 @@ def test_a_test_part_never_stands_for_val(tmp_path: Path) -> None:
 def test_faults_of_a_split_folder(tmp_path: Path) -> None:
     make(tmp_path / "s", "train/rose/1.png", "train/lily/1.png", "val/Rose/1.png", "test/lily/1.png", "test/oak/1.png")
     assert "classes that aren't in train: val/Rose; nearest: rose; test/oak" in refused(tmp_path / "s")
-    assert "val and valid; which one is held out" in refused(
+    assert "val and valid; which one is meant" in refused(
         make(tmp_path / "t", "train/a/1.png", "val/a/1.png", "valid/a/1.png")
     )
     (make(tmp_path / "u", "train/a/1.png", "train/b/1.png", "val/a/1.png") / "val" / "b").mkdir()
     assert "b holds no picture" in refused(tmp_path / "u")
     assert "it has 1 class (a)" in refused(make(tmp_path / "v", "train/a/1.png", "val/a/1.png"))
+
+
+@pytest.mark.parametrize(("train", "held_out"), [("Train", "Test"), ("Training", "TESTING"), ("TRAIN", "Validation")])
+def test_parts_by_their_other_names_are_no_classes(
+    train: str, held_out: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path, *(f"{part}/{name}/1.png" for part in (train, held_out, "Extra") for name in "ab"))
+    with caplog.at_level(logging.WARNING, "vitkit"):
+        splits = open_data(tmp_path)
+    assert isinstance(splits, Splits) and splits.train.class_names == ("a", "b")
+    assert [part.name for part in splits.held_out()] == [str(tmp_path / held_out)]
+    assert "isn't read: Extra" in caplog.text
+    assert survey(tmp_path).part_names == (train, held_out)
+    assert "Train and train; which one" in refused(
+        make(tmp_path / "twice", "Train/a/1.png", "train/b/1.png", "test/a/1.png")
+    )
 
 
 def test_a_folder_called_train_alone_is_a_class(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_all_faults_are_told_with_their_lines(tmp_path: Path) -> None:
         "line 3 lists 'p/1.png' again, after line 1",
         "line 4 has the label ['a', 'b']; give a text or a whole number (labels is the column of several)",
         "line 5 has the label 1.5",
-        "line 6 has the split 'dev set'; allowed: train, training, val, valid, validation, test",
+        "line 6 has the split 'dev set'; allowed: train, training, val, valid, validation, dev, test, testing",
         "line 7 has no path",
         "line 8 has no label",
         "line 9 isn't a JSON object",

@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from vitkit.data.doctor.findings import Finding
 from vitkit.data.samples import Samples, Splits
 from vitkit.data.sources.open import open_data
-from vitkit.data.sources.parts import HELD_OUT
+from vitkit.data.sources.parts import PARTS, is_split, part_of
 from vitkit.data.sources.rows import Row, samples_of_rows
 from vitkit.errors import DataError
 from vitkit.image.listing import EXTENSIONS, list_pictures
 
 __all__ = ["Survey", "survey"]
-
-PARTS = ("train", *(name for names in HELD_OUT.values() for name in names))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +64,10 @@ def survey(data: str | os.PathLike[str] | Samples | Splits) -> Survey:
 
 def _part_folders(path: Path) -> dict[str, Path]:
     """Name -> folder of each part; the folder itself, without a name, where it isn't split."""
-    there = [name for name in PARTS if (path / name).is_dir()]
-    return {name: path / name for name in there} if "train" in there and len(there) > 1 else {"": path}
+    there = {folder.name: folder for folder in _folders(path)}
+    if not is_split(there):
+        return {"": path}
+    return {name: there[name] for part in PARTS for name in there if part_of(name) == part}
 
 
 def _folders(path: Path) -> list[Path]:

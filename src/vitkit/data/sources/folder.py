@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from vitkit.data.samples import Samples, Splits
-from vitkit.data.sources.parts import HELD_OUT, join_parts
+from vitkit.data.sources.parts import is_split, join_parts, name_parts
 from vitkit.data.sources.rows import Listing, Row, samples_of_rows
 from vitkit.data.sources.table import find_tables
 from vitkit.errors import DataError, list_faults
 from vitkit.image.listing import EXTENSIONS, list_pictures
 
 __all__ = ["find_parts", "list_class_folders", "read_folder", "read_split_folder"]
-
-logger = logging.getLogger("vitkit")
 
 
 def read_folder(path: str | os.PathLike[str]) -> Samples:
@@ -52,17 +49,10 @@ def list_class_folders(folder: Path) -> Listing:
 
 def find_parts(path: Path) -> dict[str, Path]:
     """Part -> folder, of train and what is held out; nothing where the folder isn't split."""
-    folders = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    found = {part: [name for name in names if name in folders] for part, names in HELD_OUT.items()}
-    if "train" not in folders or not any(found.values()):
+    folders = [entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    if not is_split(folders):
         return {}
-    if len(found["val"]) > 1:
-        raise DataError(f"{path} holds {' and '.join(found['val'])}; which one is held out? Keep one of them")
-    parts = {"train": path / "train"} | {part: path / names[0] for part, names in found.items() if names}
-    others = [name for name in folders if path / name not in parts.values()]
-    if others:
-        logger.warning("%s is split into train and held out; other folders aren't read: %s", path, list_faults(others))
-    return parts
+    return {part: path / name for part, name in name_parts(str(path), folders).items()}
 
 
 def read_split_folder(path: Path, parts: dict[str, Path], read_part: Callable[[Path], Samples] = read_folder) -> Splits:

@@ -7,7 +7,6 @@ are streams; the features stand in dataset_info.json, or under "huggingface" in 
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 
 from vitkit.data.samples import Samples, Splits
 from vitkit.data.sources.arrays import read_words
-from vitkit.data.sources.parts import HELD_OUT, PART_NAMES, read_parts
+from vitkit.data.sources.parts import group_files, name_parts, read_parts
 from vitkit.errors import ConfigError, DataError
 from vitkit.image.decode import Blob
 
@@ -89,8 +88,8 @@ class Cell(Blob):
 def read_saved(folder: Path) -> Samples | Splits | None:
     """A folder of `save_to_disk`, of one data set or of one per split; None for any other folder."""
     if (folder / "dataset_dict.json").is_file():
-        words = _json(folder / "dataset_dict.json").get("splits", [])
-        return _read({word: _arrow_files(folder / word) for word in words}, str(folder))
+        words = name_parts(str(folder), _json(folder / "dataset_dict.json").get("splits", []))
+        return _read({part: _arrow_files(folder / word) for part, word in words.items()}, str(folder))
     if (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file():
         return _read({"train": _arrow_files(folder)}, str(folder))
     return None
@@ -98,26 +97,24 @@ def read_saved(folder: Path) -> Samples | Splits | None:
 
 def find_hub_files(folder: Path) -> list[Path]:
     """The Parquet files in a folder or in data/ in it, sorted, as the Hub has data sets."""
-    return sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))
+    for place in (folder, folder / "data"):
+        found = sorted(file for file in place.glob("*") if file.suffix.lower() == ".parquet")
+        if found:
+            return found
+    return []
 
 
 def read_hub(files: Sequence[Path], name: str) -> Samples | Splits | None:
     """Parquet files of pictures, train-00000-of-00002.parquet and so on; None where they hold no pictures' bytes."""
     if not _pictures(_schema(files[0])):
         return None
-    parts: dict[str, list[Path]] = {}
-    for file in files:
-        parts.setdefault(re.split(r"[^a-z]", file.name.lower(), maxsplit=1)[0], []).append(file)
-    known = [word for word in parts if word in PART_NAMES]
-    return _read(parts if "train" in known else {"train": list(files)}, name)
+    return _read(group_files(name, files), name)
 
 
-def _read(words: Mapping[str, Sequence[Path]], name: str) -> Samples | Splits:
-    files = {PART_NAMES[word]: paths for word, paths in words.items() if word in PART_NAMES}
+def _read(parts: Mapping[str, Sequence[Path]], name: str) -> Samples | Splits:
     readers = {
-        part: partial(_read_part, files[part], name if len(files) == 1 else f"{name} ({part})")
-        for part in ("train", *HELD_OUT)
-        if part in files
+        part: partial(_read_part, files, name if len(parts) == 1 else f"{name} ({part})")
+        for part, files in parts.items()
     }
     return read_parts(name, readers)
 

@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 
 from vitkit.data.samples import Samples, Splits
 from vitkit.data.sources.arrays import read_labelled_arrays
-from vitkit.data.sources.parts import PART_NAMES, read_parts
+from vitkit.data.sources.parts import name_parts, part_of, read_parts
 from vitkit.errors import DataError
 
 __all__ = ["find_idx", "read_idx"]
 
 PICTURES = re.compile(r"(?P<part>[a-z0-9]+)[-_.]images?[-.]idx[34][-_]ubyte(\.gz)?", re.IGNORECASE)
-PARTS = PART_NAMES | {"t10k": "test"}
 TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
@@ -32,10 +31,12 @@ def find_idx(folder: Path) -> dict[str, Path]:
     """Part -> its file of pictures, of a folder that holds train-images-idx3-ubyte and the like."""
     found: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
-        match = PICTURES.fullmatch(file.name)
-        if match and (part := PARTS.get(match["part"].lower())):
-            found.setdefault(part, file)
-    return found if "train" in found else {}
+        if match := PICTURES.fullmatch(file.name):
+            word = match["part"].lower()
+            found.setdefault("test" if word == "t10k" else word, file)
+    if "train" not in map(part_of, found):
+        return {}
+    return {part: found[word] for part, word in name_parts(str(folder), found).items()}
 
 
 def read_idx(folder: Path, files: dict[str, Path]) -> Samples | Splits:

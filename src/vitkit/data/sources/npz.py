@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vitkit.data.samples import Samples, Splits
 from vitkit.data.sources.arrays import read_labelled_arrays
-from vitkit.data.sources.parts import HELD_OUT, read_parts
+from vitkit.data.sources.parts import PARTS, read_parts
 from vitkit.errors import DataError
 
 __all__ = ["read_npz"]
@@ -51,7 +51,7 @@ def read_npz(path: Path) -> Samples | Splits:
 def _find_parts(arrays: dict[str, NDArray[Any]]) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
     """Part -> pictures and labels; those that aren't split are train."""
     found: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
-    for part, spelt in {"train": ("train",), **HELD_OUT}.items():
+    for part, spelt in PARTS.items():
         names = [(x.format(word), y.format(word)) for word in spelt for x, y in SPELLINGS]
         for x, y in names:
             if x in arrays and y in arrays:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vitkit.data.samples import Samples, Splits
-from vitkit.data.sources.parts import HELD_OUT, join_parts
+from vitkit.data.sources.parts import PARTS, join_parts, part_of
 from vitkit.data.sources.rows import Listing, Row, samples_of_rows
 from vitkit.errors import ConfigError, DataError, list_faults, nearest
 from vitkit.image.fetch import is_url
@@ -21,8 +21,6 @@ PATH, LABEL, LABELS, SPLIT = ("path", "file_name"), "label", "labels", "split"
 """The columns that are read; Hub folders say file_name."""
 SEPARATOR = "|"
 """Between several labels that are one text, as in CSV."""
-PARTS = {"train": "train", "training": "train"} | {word: part for part, words in HELD_OUT.items() for word in words}
-"""What the split column may say, in any case, to the part it means."""
 
 
 Content = tuple[list[str], list[tuple[str, dict[str, Any] | str]]]
@@ -47,8 +45,10 @@ def read_table(path: str | os.PathLike[str]) -> Samples | Splits:
     if "train" not in parts:
         raise DataError(f"{file}: no line has the split train; say which pictures are learnt from")
     read = {
-        part: samples_of_rows(parts[part], name, multi_label=table.multi_label)
-        for part, name in {"train": str(file), **{part: f"{file} ({part})" for part in HELD_OUT}}.items()
+        part: samples_of_rows(
+            parts[part], str(file) if part == "train" else f"{file} ({part})", multi_label=table.multi_label
+        )
+        for part in PARTS
         if part in parts
     }
     return read["train"] if len(read) == 1 else join_parts(str(file), read, {part: f"{part}: " for part in read})
@@ -112,9 +112,10 @@ def _row(file: Path, where: str, cells: Mapping[str, Any] | str, path: str, labe
     if not isinstance(picture, str) or not picture:
         raise DataError(f"has no {path}")
     labels = _several(cells.get(label)) if label == LABELS else (_word(cells.get(label)),)
-    part = PARTS.get(str(cells.get(SPLIT)).lower()) if split else ""
+    part = part_of(str(cells.get(SPLIT))) if split else ""
     if part is None:
-        raise DataError(f"has the split {cells.get(SPLIT)!r}; allowed: {', '.join(PARTS)}")
+        allowed = ", ".join(word for words in PARTS.values() for word in words)
+        raise DataError(f"has the split {cells.get(SPLIT)!r}; allowed: {allowed}")
     return Row(picture if is_url(picture) else str(file.parent / picture), labels, where, part)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Never
 
 from vitkit.data.samples import Samples, Splits
-from vitkit.data.sources.parts import HELD_OUT, PART_NAMES, read_parts
+from vitkit.data.sources.parts import group_files, is_split, name_parts, read_parts
 from vitkit.data.sources.rows import Row, samples_of_rows
 from vitkit.data.store import memory_limit
 from vitkit.errors import DataError, list_faults
@@ -83,19 +83,10 @@ def read_tar(path: Path) -> Samples | Splits:
 
 
 def read_shards(shards: Sequence[Path], name: str) -> Samples | Splits:
-    """A WebDataset's shards; those whose names begin with train, val, valid, validation or test are those parts.
-
-    Where none is called train, all are learnt from. DataError with all faults.
-    """
-    parts: dict[str, list[Path]] = {}
-    for shard in shards:
-        word = re.split(r"[^a-z]", shard.name.lower(), maxsplit=1)[0]
-        parts.setdefault(PART_NAMES.get(word, "train"), []).append(shard)
-    if "train" not in parts:
-        parts = {"train": list(shards)}
+    """A WebDataset's shards, whose names say their parts as in `group_files`; DataError with all faults."""
     keyed = {}
     faults = [f"{shard} isn't there" for shard in shards if not shard.is_file()]
-    for part, files in parts.items():
+    for part, files in group_files(name, shards).items():
         try:
             members = [member for shard in files if shard.is_file() for member in _list(shard)]
             keyed[part] = _keyed(members, name)
@@ -173,23 +164,24 @@ def _read_folders(members: Sequence[Member], name: str) -> Samples | Splits:
     top = 0
     while all(len(parts) > top + 2 for parts in rows) and len({parts[top] for parts in rows}) == 1:
         top += 1  # a folder around everything
-    words = {PART_NAMES.get(parts[top]) for parts in rows}
-    split = "train" in words and len(words - {None}) > 1
+    names = {parts[top] for parts in rows}
+    split = is_split(names)
+    parts = {"train": list(members)}
+    if split:
+        parts = {
+            part: [member for member in members if member.path.parts[top] == folder]
+            for part, folder in name_parts(name, names).items()
+        }
     depth = top + split
-    faults = [f"{member.blob.name} lies in no class folder" for member in members if len(member.path.parts) < depth + 2]
-    if faults:
-        raise DataError(list_faults(faults))
-    parts: dict[str, list[Member]] = {}
-    for member in members:
-        part = PART_NAMES.get(member.path.parts[top]) if split else "train"
-        if part is not None:
-            parts.setdefault(part, []).append(member)
+    loose = [member for part in parts.values() for member in part if len(member.path.parts) < depth + 2]
+    if loose:
+        raise DataError(list_faults(f"{member.blob.name} lies in no class folder" for member in loose))
 
     def read(part: str) -> Samples:
         pairs = [(member.blob, Row("", (member.path.parts[depth],))) for member in parts[part]]
         return _samples(pairs, f"{name} ({part})" if split else name)
 
-    return read_parts(name, {part: partial(read, part) for part in ("train", *HELD_OUT) if part in parts})
+    return read_parts(name, {part: partial(read, part) for part in parts})
 
 
 def _keyed(members: Sequence[Member], name: str) -> list[tuple[Blob, Row]]:
@@ -217,7 +209,7 @@ def _keyed(members: Sequence[Member], name: str) -> list[tuple[Blob, Row]]:
 def _join(keyed: Mapping[str, Sequence[tuple[Blob, Row]]], name: str) -> Samples | Splits:
     """Of several labels where any key has another number than one."""
     several = any(len(row.labels) != 1 for pairs in keyed.values() for _, row in pairs)
-    spelt = {part: name if len(keyed) == 1 else f"{name} ({part})" for part in ("train", *HELD_OUT) if part in keyed}
+    spelt = {part: name if len(keyed) == 1 else f"{name} ({part})" for part in keyed}
     return read_parts(name, {part: partial(_samples, keyed[part], spelt[part], several) for part in spelt})
 
 
