@@ -1,16 +1,18 @@
-"""Frozen dataclasses to plain JSON-able dicts and back, strictly: unknown keys and wrong types are errors."""
+"""Frozen dataclasses to plain JSON-able dicts and files and back, strictly: unknown keys and wrong types are errors."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from vitkit.errors import ConfigError, list_faults, nearest
 
-__all__ = ["flatten", "from_dict", "to_dict"]
+__all__ = ["flatten", "from_dict", "read_json", "to_dict"]
 
 T = TypeVar("T")
 
@@ -39,6 +41,17 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{name}"] = value
     return flat
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object that `file` holds. ConfigError where it holds something else."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{file}: isn't JSON ({error}); the file was edited or damaged") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file}: holds {content!r:.40}, not a JSON object; the file was edited or damaged")
+    return content
 
 
 def from_dict(kind: type[T], data: object, *, origin: str) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from scipy.stats import binomtest
 
 import vitkit
 from small import picture_file
+from vitkit.api.baseline import read_baseline
 from vitkit.cli import main
 from vitkit.training.log import read_log
 
@@ -132,3 +134,16 @@ def test_a_wrong_call_is_one_line(
     monkeypatch.chdir(runs)
     assert main(["compare", *arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ['{"top1": 0.', "[]"])
+def test_a_damaged_file_of_a_run_is_named(content: str, runs: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(runs / "slow", tmp_path / "damaged")
+    results, baseline = damaged / "results.json", damaged / "baseline.json"
+    results.write_text(content)
+    with pytest.raises(vitkit.ConfigError, match=f"{results}: .*; the file was edited or damaged"):
+        vitkit.compare([runs / "plain", damaged])
+    assert read_baseline(damaged) is not None
+    baseline.write_text(content)
+    with pytest.raises(vitkit.ConfigError, match=f"{baseline}: .*; the file was edited or damaged"):
+        read_baseline(damaged)

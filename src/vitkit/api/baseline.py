@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitkit.config import from_dict, to_dict
+from vitkit.config import from_dict, read_json, to_dict
 from vitkit.data.batch import Batch
 from vitkit.data.loader import Loader
 from vitkit.evaluation.probe import fit_probe, knn_votes
@@ -80,7 +80,7 @@ def read_baseline(folder: Path) -> Baseline | None:
     file = folder / FILE
     if not file.is_file():
         return None
-    return from_dict(Baseline, json.loads(file.read_text(encoding="utf-8")), origin=str(file))
+    return from_dict(Baseline, read_json(file), origin=str(file))
 
 
 def measure_baseline(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import statistics
 from collections import defaultdict
@@ -15,7 +14,7 @@ from typing import Any
 from vitkit.api.compare_page import write_comparison
 from vitkit.api.run_tables import setting_cells
 from vitkit.api.runs import RUN_FILE, read_run
-from vitkit.config import to_dict
+from vitkit.config import read_json, to_dict
 from vitkit.errors import ConfigError, list_faults
 from vitkit.evaluation.metrics import Interval
 from vitkit.evaluation.paired import mcnemar, paired_interval
@@ -133,7 +132,7 @@ def _read(folder: Path, name: str) -> _Run:
     steps = [row for row in log if row["kind"] == "step"]
     evaluations = [row for row in log if row["kind"] == "evaluation"]
     finished = (folder / "results.json").is_file()
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8")) if finished else {}
+    results = read_json(folder / "results.json") if finished else {}
     scores, intervals = _scores(results) if finished else (_floats(evaluations[-1]) if evaluations else {}, {})
     summary = RunSummary(
         name=name,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import vitkit
-from vitkit.config import from_dict, to_dict
+from vitkit.config import from_dict, read_json, to_dict
 from vitkit.errors import ConfigError
 from vitkit.files import check_new_folder, new_folder, writing
 from vitkit.image.preprocess import Preprocess
@@ -78,8 +78,4 @@ def read_run(folder: Path) -> RunSpec:
     file = folder / RUN_FILE
     if not file.is_file():
         raise ConfigError(f"{folder} is no run to resume: it has no {RUN_FILE}")
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{file}: can't be read ({error})") from None
-    return from_dict(RunSpec, content.get("run") if isinstance(content, dict) else content, origin=str(file))
+    return from_dict(RunSpec, read_json(file).get("run"), origin=str(file))
