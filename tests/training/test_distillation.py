@@ -18,7 +18,9 @@ from vitkit import ConfigError, Preprocess, ResNet
 from vitkit.api.teachers import open_teacher
 from vitkit.api.train import train
 from vitkit.checkpoint.adapt import with_distillation_token
+from vitkit.checkpoint.card import Card
 from vitkit.checkpoint.read import read
+from vitkit.checkpoint.save import save_native
 from vitkit.data.batch import Batch
 from vitkit.data.mix import MixSpec, draw_mix
 from vitkit.data.samples import Samples
@@ -49,7 +51,7 @@ def resnet(folder: Path, class_names: tuple[str, ...] = NAMES, *, size: int = 32
 def objective(model: ImageModel, teacher: Path, **settings: Any) -> Distillation:
     spec = TrainSpec(objective="distillation", distill=DistillSpec(**settings), label_smoothing=0.0)
     made = Distillation.make(model, spec, pictures())
-    made.teacher, _ = open_teacher(str(teacher), NAMES, SHOWN, CPU)
+    made.teacher, _ = open_teacher(str(teacher), NAMES, SHOWN, CPU, soft=True)
     return made
 
 
@@ -100,7 +102,7 @@ def test_loss_and_gradients_are_timms(token: bool, kind: str, alpha: float, temp
 def test_a_teacher_says_of_a_view_what_it_says_of_the_picture(size: int, tmp_path: Path) -> None:
     order = NAMES[::-1]
     source = resnet(tmp_path / "teacher", order, size=size)
-    teacher, _ = open_teacher(str(source), NAMES, SHOWN, CPU)
+    teacher, _ = open_teacher(str(source), NAMES, SHOWN, CPU, soft=True)
     plain = vitkit.load(source, device="cpu")
     # Smooth pictures: how they are made larger hardly matters.
     rows, columns = np.mgrid[0:32, 0:32]
@@ -116,19 +118,27 @@ def test_a_teacher_says_of_a_view_what_it_says_of_the_picture(size: int, tmp_pat
 
 def test_a_teacher_must_know_the_classes(tmp_path: Path) -> None:
     source = str(resnet(tmp_path / "teacher", ("rose", "tulip", "tulip", "daisy")))
-    teacher, digest = open_teacher(source, ("daisy", "rose"), SHOWN, CPU)
+    teacher, digest = open_teacher(source, ("daisy", "rose"), SHOWN, CPU, soft=True)
     assert teacher.outputs.tolist() == [3, 0]
-    assert digest != open_teacher(source, ("rose", "daisy"), SHOWN, CPU)[1]
+    assert digest != open_teacher(source, ("rose", "daisy"), SHOWN, CPU, soft=True)[1]
     with pytest.raises(ConfigError, match=r"doesn't know classes of the data: 'roses'; nearest: rose; 'elm'"):
-        open_teacher(source, ("roses", "elm", "daisy"), SHOWN, CPU)
+        open_teacher(source, ("roses", "elm", "daisy"), SHOWN, CPU, soft=True)
     with pytest.raises(ConfigError, match="has several classes of the same name: 'tulip'"):
-        open_teacher(source, ("rose", "tulip"), SHOWN, CPU)
+        open_teacher(source, ("rose", "tulip"), SHOWN, CPU, soft=True)
     with pytest.raises(ConfigError, match="reads 3 channels, the pictures have 1"):
         grey = Preprocess(size=32, resize="squash", crop="none", interpolation="bicubic", mean=(0.5,), std=(0.5,))
-        open_teacher(source, ("rose",), grey, CPU)
+        open_teacher(source, ("rose",), grey, CPU, soft=True)
     small_model().save_pretrained(tmp_path / "nameless", preprocess=PREPROCESS)
     with pytest.raises(ConfigError, match="has no names for its classes"):
-        open_teacher(str(tmp_path / "nameless"), NAMES, SHOWN, CPU)
+        open_teacher(str(tmp_path / "nameless"), NAMES, SHOWN, CPU, soft=True)
+
+
+def test_soft_answers_are_a_softmaxs_and_hard_ones_any_teachers(tmp_path: Path) -> None:
+    source = str(tmp_path / "teacher")
+    save_native(small_model(), source, card=Card(preprocess=PREPROCESS, class_names=NAMES, scores="sigmoid"))
+    with pytest.raises(ConfigError, match=r"a probability of its own \(sigmoid\), .* distill.kind 'hard'"):
+        open_teacher(source, NAMES, SHOWN, CPU, soft=True)
+    open_teacher(source, NAMES, SHOWN, CPU, soft=False)
 
 
 def test_an_added_token_is_a_second_class_token(tmp_path: Path) -> None:
@@ -193,7 +203,7 @@ def test_remembered_answers_are_of_the_picture_as_evaluated_and_mixed_as_labels(
     store = make_store(samples, shown, training=True)
     made = Distillation()
     made.settings = DistillSpec(teacher="", kind="soft", temperature=2.0)
-    made.teacher, _ = open_teacher(str(teacher), BRIGHT, shown, CPU)
+    made.teacher, _ = open_teacher(str(teacher), BRIGHT, shown, CPU, soft=True)
     loader = Loader(store, samples.labels, 2, shown, batch_size=8, shuffle=True, drop_last=True, mix=mix)
     read: list[tuple[int, int]] = []
     answers = made.all_answers(loader, lambda done, total: read.append((done, total)))

@@ -139,7 +139,9 @@ def settle(asked: Asked, processes: Processes, on_memory_plan: Callable[[MemoryP
     check_early_size(module, spec)
     objective, teacher = kind.make(module, spec, splits.train), None
     if isinstance(objective, Distillation) and spec.distill.teacher is not None:
-        objective.teacher, teacher = open_teacher(spec.distill.teacher, class_names, preprocess, device)
+        objective.teacher, teacher = open_teacher(
+            spec.distill.teacher, class_names, preprocess, device, soft=spec.distill.kind == "soft"
+        )
     build_optimizer(module, objective, spec)  # so that its faults come before the pictures are read
     dtype = _dtype(spec, device)
     if automatic and resumed is None:

@@ -19,11 +19,12 @@ __all__ = ["open_teacher"]
 
 
 def open_teacher(
-    source: str, class_names: Sequence[str], shown: Preprocess, device: torch.device
+    source: str, class_names: Sequence[str], shown: Preprocess, device: torch.device, *, soft: bool
 ) -> tuple[Teacher, str]:
     """The classifier `source` (a run's folder stands for its model) for pictures of `class_names` prepared by `shown`.
 
-    And a digest of all that its answers depend on. Raises ConfigError for a model that can't tell these classes.
+    And a digest of all that its answers depend on. Raises ConfigError for a model that can't tell these classes, or, if
+    its `soft` answers are wanted, one whose probabilities aren't of one class a picture.
     """
     folder = Path(source)
     try:
@@ -38,6 +39,11 @@ def open_teacher(
     if own.value_range != shown.value_range:
         ranges = f"{own.value_range or '8 bits'}, the pictures are read in {shown.value_range or '8 bits'}"
         raise ConfigError(f"the teacher {source} reads pictures in {ranges}; both must be the same")
+    if soft and found.card.scores != "softmax":
+        raise ConfigError(
+            f"the teacher {source} gives each class a probability of its own ({found.card.scores}), where soft answers "
+            "sum to 1; take its highest class alone, distill.kind 'hard' (--distill hard)"
+        )
     outputs = _outputs(source, found, class_names)
     mean, std, shown_mean, shown_std = (
         torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]

@@ -54,7 +54,8 @@ class Distillation(Classification):
     """(1 - alpha) times the loss of the labels, on the class head, and alpha times that of the teacher's answers.
 
     These are for the distillation head where the student has one, else for the class head too. Hard answers are labels,
-    equation 3; soft ones probabilities at a temperature T, their loss T^2 KL(teacher | student), equation 2.
+    the class of the highest output, of softmax and sigmoid alike, equation 3; soft ones are softmax probabilities at a
+    temperature T, their loss T^2 KL(teacher | student), equation 2.
     """
 
     settings = DistillSpec()
