@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import signal
 import sys
@@ -17,7 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import vitkit
 from vitkit.cli import main
 from vitkit.data.sources.arrays import read_arrays
-from vitkit.errors import Interrupted
+from vitkit.errors import CheckpointError, Interrupted
+from vitkit.training.boards import BOARDS
 from vitkit.training.log import read_log
 from vitkit.training.state import Progress
 
@@ -111,6 +113,39 @@ def test_trackio_holds_each_row_of_the_log_once_and_leaves_other_runs_alone(
     assert (store.kept[1].project, store.kept[1].name) == ("vitkit", "run")
     assert store.kept[1].config["train"]["epochs"] == 3
     assert capsys.readouterr().out == ""
+
+
+class Full:
+    """A board whose disk is full after three rows."""
+
+    name = "tensorboard"
+    closed = 0
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.rows = 0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.rows += 1
+        if self.rows > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close(self) -> None:
+        Full.closed += 1
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_boards_failure_is_its_own_and_it_is_closed_whatever_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BOARDS, "tensorboard", Full)  # type: ignore[arg-type]
+    run, settings = tmp_path / "run", {"epochs": 3, "batch_size": 8}
+    with pytest.raises(CheckpointError, match="^log_to tensorboard: can't be written .the disk is full.; --resume"):
+        vitkit.train(data(), settings=settings, output=run, log_to=["tensorboard"])
+    assert Full.closed == 1 and [row["step"] for row in read_log(run / "log.jsonl")] == [0, 1, 2, 3]
+    monkeypatch.setattr("vitkit.api.train.fit", lambda *given, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # before there is a log
+        vitkit.train(data(), settings=settings, output=tmp_path / "other", log_to=["tensorboard"])
+    assert Full.closed == 2
 
 
 def test_a_board_that_is_unknown_or_not_installed_is_one_line_and_no_run(

@@ -150,19 +150,20 @@ def train(
             )
             if on_baseline is not None:
                 on_baseline(found)
-        fitted = fit(
-            plan.module,
-            plan.objective,
-            loader,
-            evaluation if spec.evaluate_every else None,
-            spec,
-            folder,
-            device=plan.device,
-            dtype=plan.dtype,
-            processes=processes,
-            boards=open_boards(run.log_to, folder, to_dict(run)) if processes.first else (),
-            on_step=on_step,
-        )
+        with open_boards(run.log_to if processes.first else (), folder, to_dict(run)) as boards:
+            fitted = fit(
+                plan.module,
+                plan.objective,
+                loader,
+                evaluation if spec.evaluate_every else None,
+                spec,
+                folder,
+                device=plan.device,
+                dtype=plan.dtype,
+                processes=processes,
+                boards=boards,
+                on_step=on_step,
+            )
     scores, test_scores = processes.on_first(lambda: _conclude(plan, fitted, loaders, folder))
     return TrainResult(folder, folder / "model", scores, test_scores, fitted.weights, fitted.progress.seconds)
 

@@ -11,7 +11,7 @@ import importlib.util
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,6 +29,9 @@ SILENT = ("kind", "step", "weights", "seconds")
 class Board(Protocol):
     """What hears of every row of the log."""
 
+    name: str
+    """What it is called in BOARDS."""
+
     def add(self, row: Mapping[str, Any]) -> None:
         """Shows one more row."""
 
@@ -38,6 +41,8 @@ class Board(Protocol):
 
 class TensorBoard:
     """Event files in the run's folder: `tensorboard --logdir RUN`. Their clock is the time of the steps."""
+
+    name = "tensorboard"
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -60,6 +65,8 @@ class TensorBoard:
 
 class Trackio:
     """A run of trackio's project "vitkit", under the folder's name, in its local store: `trackio show`."""
+
+    name = "trackio"
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         import trackio
@@ -104,9 +111,21 @@ def check_boards(names: Sequence[str]) -> None:
         raise ConfigError(list_faults(faults))
 
 
-def open_boards(names: Sequence[str], folder: Path, settings: Mapping[str, Any]) -> list[Board]:
+@contextlib.contextmanager
+def open_boards(names: Sequence[str], folder: Path, settings: Mapping[str, Any]) -> Iterator[list[Board]]:
     """The boards called `names` for the run in `folder`, empty: what they showed of it before is forgotten."""
-    return [BOARDS[name](folder, settings) for name in dict.fromkeys(names)]
+    with contextlib.ExitStack() as stack:
+        boards = []
+        for name in dict.fromkeys(names):
+            boards.append(BOARDS[name](folder, settings))
+            stack.callback(_close, boards[-1])
+        yield boards
+
+
+def _close(board: Board) -> None:
+    # The log has all rows: what a board can't keep at the end is shown when the run is resumed.
+    with contextlib.suppress(OSError):
+        board.close()
 
 
 def _steps_done(row: Mapping[str, Any]) -> int:

@@ -20,7 +20,7 @@ CLOCK_FIELDS = ("seconds", "images_per_s")
 
 
 class Log:
-    """Appends to `path`, and tells the `boards`; when a training resumes, rows past its checkpoint are dropped first.
+    """Appends to `path`, and tells the `boards`, left open; on a resume, rows past the checkpoint are dropped first.
 
     CheckpointError where a row can't be written: the training can go on from its last checkpoint all the same.
     """
@@ -31,13 +31,15 @@ class Log:
         self._file: TextIO | None = None
         if not writes:  # another process does
             return
-        with self._writing():
+        rows = []
+        with _writing(path):
             if path.exists():
                 rows = [row for row in read_log(path) if row["step"] < keep_steps or _ends(row, keep_steps)]
                 with replace_file(path) as part:
                     part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-                for row in rows:
-                    self._show(row)
+        for row in rows:
+            self._show(row)
+        with _writing(path):
             self._file = open(path, "a", encoding="utf-8", buffering=1)  # noqa: SIM115  # open as long as the training
 
     def __enter__(self) -> Self:
@@ -48,11 +50,10 @@ class Log:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """No more rows."""
-        files = [] if self._file is None else [self._file.close]
-        for close in (*files, *(board.close for board in self._boards)):
+        if self._file is not None:
             # Every row is flushed: what is left is one that couldn't be, and was said.
             with contextlib.suppress(OSError):
-                close()
+                self._file.close()
 
     def step(self, step: int, epoch: int, values: dict[str, float], seconds: float, pictures: int) -> None:
         """One optimiser step, numbered from 0."""
@@ -65,22 +66,24 @@ class Log:
 
     def _write(self, row: dict[str, Any]) -> None:
         if self._file is not None:
-            with self._writing():
+            with _writing(self._path):
                 self._file.write(json.dumps(row) + "\n")
-                self._show(row)
+            self._show(row)
 
     def _show(self, row: dict[str, Any]) -> None:
         for board in self._boards:
-            board.add(row)
+            with _writing(f"log_to {board.name}"):
+                board.add(row)
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise CheckpointError(
-                f"{self._path}: can't be written ({why_unwritten(error)}); --resume goes on from the last checkpoint"
-            ) from error
+
+@contextlib.contextmanager
+def _writing(what: object) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{what}: can't be written ({why_unwritten(error)}); --resume goes on from the last checkpoint"
+        ) from error
 
 
 def _ends(row: dict[str, Any], steps: int) -> bool:
