@@ -106,8 +106,7 @@ def recipe_for(
     epochs = round(spec.epochs * 2.0 ** min(max(doublings, -2 if from_checkpoint else 0), 2))
     fitting = 2 ** math.floor(math.log2(max(pictures / LEAST_STEPS, 1)))
     batch_size = min(spec.batch_size, max(fitting, LEAST_BATCH))
-    why = f"{name}; {epochs} epochs in batches of {batch_size} for {pictures:,} pictures"
-    return dataclasses.replace(spec, epochs=epochs, batch_size=batch_size), why
+    return dataclasses.replace(spec, epochs=epochs, batch_size=batch_size), f"{name}, fitted to {pictures:,} pictures"
 
 
 SMALL_SIZES = ((16, 2, 64, 4, 4), (32, 4, 128, 6, 4), (96, 8, 192, 8, 3))
