@@ -233,6 +233,32 @@ def test_what_a_dataset_does_not_give_is_an_error_and_not_its_end() -> None:
     find_value_range(samples)  # of the others
 
 
+def parity(target: int) -> int:
+    return target % 2
+
+
+def test_labels_are_as_the_transforms_of_a_dataset_leave_them() -> None:
+    class Vision(Items):
+        """As torchvision's: MNIST and its kin apply `target_transform`; `transforms` wraps what is given apart."""
+
+        transform: Any = None
+        target_transform: Any = None
+        transforms: Any = None
+        targets = (0, 1, 2, 3)
+
+        def __getitem__(self, at: int) -> tuple[Any, int]:
+            picture, target = super().__getitem__(at)
+            return picture, (self.target_transform or int)(target)
+
+    plain, changed, together = (Vision([(np.zeros((2, 2, 3), np.uint8), at) for at in range(4)]) for _ in range(3))
+    plain.transform = plain.transforms = np.asarray
+    assert read_dataset(plain).labels.tolist() == [0, 1, 2, 3] and not plain.fetched
+    changed.target_transform = changed.transforms = parity
+    assert read_dataset(changed).labels.tolist() == [0, 1, 0, 1]
+    together.transforms = parity
+    assert read_dataset(together).labels.tolist() == [0, 1, 2, 3] and together.fetched == [0, 1, 2, 3]
+
+
 def test_splits_must_agree() -> None:
     pixels = np.zeros((3, 4, 4, 1), np.uint8)
     train = read_arrays(pixels, [0, 1, 1], "ab", name="train")
