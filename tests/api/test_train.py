@@ -6,20 +6,21 @@ import dataclasses
 import json
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
 import vitkit
 from small import picture_file, small_folder
-from vitkit.api import batch_size
+from vitkit.api import batch_size, loaders
 from vitkit.api.runs import RunSpec
 from vitkit.api.train import train
 from vitkit.data import loader, store
@@ -28,6 +29,7 @@ from vitkit.data.samples import Splits
 from vitkit.data.sources.arrays import read_arrays
 from vitkit.data.workers import Workers
 from vitkit.errors import ConfigError, Interrupted
+from vitkit.image.decode import Decoded
 from vitkit.training.log import CLOCK_FIELDS, read_log
 from vitkit.training.memory import MemoryPlan
 from vitkit.training.objective import Classification
@@ -132,6 +134,32 @@ def test_a_run_goes_on_with_other_workers_to_the_same_bits(tmp_path: Path, monke
     train(resume=run, workers=1)
     assert started == [2, 1]
     assert_same(ending(run), ending(tmp_path / "whole"))
+
+
+def test_as_many_workers_as_may_copy_what_is_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    started: list[int] = []
+
+    class Counted(Workers):
+        def __init__(self, store: store.Store, count: int) -> None:
+            started.append(count)
+            super().__init__(store, 0)
+
+        def take(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[Decoded]:
+            return map(self._store.take, batches)
+
+    monkeypatch.setattr(loader, "Workers", Counted)
+    monkeypatch.setattr(store, "memory_limit", lambda: 0)
+    pixels = figures(20)
+    data = read_arrays(pixels, np.arange(20) % 2, ["bright", "dark"])
+    splits = Splits(data, data.subset(np.arange(4), "val"))
+    settings = {"epochs": 1, "batch_size": 8}
+    for limit, wanted in ((2 * pixels.nbytes, 2), (9 * pixels.nbytes, 3)):
+        monkeypatch.setattr(loaders, "memory_limit", lambda limit=limit: limit)
+        train(splits, workers=3, settings=settings, output=tmp_path / str(wanted))
+        assert started.pop() == wanted
+    assert caplog.text.count("2 workers instead of 3") == 1
 
 
 def test_the_printed_scores_are_those_of_the_saved_model(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable
 
 import torch
 
 from vitkit.data.loader import Loader
-from vitkit.data.samples import Splits
+from vitkit.data.samples import Samples, Splits
 from vitkit.data.slices import Slices
 from vitkit.data.store import Store, make_store, memory_limit
 from vitkit.device import processes_here
@@ -20,6 +21,8 @@ from vitkit.training.processes import Processes
 from vitkit.training.spec import TrainSpec
 
 __all__ = ["make_loaders"]
+
+logger = logging.getLogger("vitkit")
 
 
 def make_loaders(
@@ -54,7 +57,7 @@ def make_loaders(
         augment=objective.views(spec.augment, training.size, preprocess.size),
         early=objective.views(spec.augment, training.size, (early, early)) if early else (),
         mix=mix if mix.mixup or mix.cutmix else None,
-        workers=workers,
+        workers=workers if training.in_memory else _affordable(workers, splits.train),
         device=device,
         slices=Slices(processes.rank, processes.count, spec.accumulate),
     )
@@ -64,6 +67,21 @@ def make_loaders(
         for store, part in zip(held_out, splits.held_out(), strict=True)
     )
     return loader, evaluation, test[0] if test else None
+
+
+def _affordable(workers: int, samples: Samples) -> int:
+    """As many workers as may each copy what `samples` hold in memory; the batches are the same for any number."""
+    held = samples.held_bytes
+    fitting = min(workers, memory_limit() // processes_here() // held) if held else workers
+    if fitting < workers:
+        logger.warning(
+            "%s holds %s bytes in memory, which each worker copies: %d workers instead of %d",
+            samples.name,
+            f"{held:,}",
+            fitting,
+            workers,
+        )
+    return fitting
 
 
 def _stores(

@@ -79,6 +79,13 @@ class Samples:
         """True where pictures come from a user's Dataset, which may be slow and may not bear several threads."""
         return isinstance(self.pictures, DatasetPictures)
 
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes of pictures it holds in memory, which each worker process would copy."""
+        if isinstance(self.pictures, DatasetPictures):
+            return 0
+        return sum(_held_bytes(picture) for picture in self.pictures)
+
     def counts(self) -> NDArray[np.int64]:
         """How many pictures bear each class, int64 [K]."""
         if self.multi_label:
@@ -159,6 +166,14 @@ class DatasetPictures(Sequence[Picture]):
     def subset(self, indices: NDArray[np.int64]) -> DatasetPictures:
         """The pictures at `indices`, still unfetched."""
         return DatasetPictures(self._dataset, self._indices[indices])
+
+
+def _held_bytes(picture: Picture) -> int:
+    if isinstance(picture, Blob):
+        return picture.held_bytes
+    if isinstance(picture, bytes):
+        return len(picture)
+    return picture.nbytes if isinstance(picture, np.ndarray) else 0
 
 
 def check_trainable(samples: Samples) -> None:

@@ -51,6 +51,11 @@ class Blob(ABC):
     name: str
     """For errors and reports: the file's, and the picture's in it."""
 
+    @property
+    def held_bytes(self) -> int:
+        """How many of them are in memory anyway."""
+        return 0
+
     @abstractmethod
     def read(self) -> bytes:
         """The bytes; raises OSError."""

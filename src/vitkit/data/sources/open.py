@@ -50,7 +50,7 @@ def open_data(source: str | os.PathLike[str]) -> Samples | Splits:
         opened = _read_file(path)
     elif path.is_dir():
         opened = _read_folder(path)
-    elif len(shards) > 1:
+    elif shards != [path]:
         opened = read_shards(shards, os.fspath(source))
     else:
         kinds = ", ".join(FILES)

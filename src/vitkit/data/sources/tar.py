@@ -7,11 +7,12 @@ T. Breuel, High Performance I/O For Large Scale Deep Learning (arXiv:2001.01858)
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -61,6 +62,11 @@ class Held(Blob):
     name: str
     content: bytes
 
+    @property
+    def held_bytes(self) -> int:
+        """All."""
+        return len(self.content)
+
     def read(self) -> bytes:
         """The bytes."""
         return self.content
@@ -73,11 +79,17 @@ class Member:
     path: PurePosixPath
     blob: Blob
 
+    @property
+    def kind(self) -> str:
+        """The end of its name in small letters where it is a label, else "picture"."""
+        ending = self.path.suffix.lower()
+        return ending if ending in LABELS else "picture"
+
 
 def read_tar(path: Path) -> Samples | Splits:
     """One archive: of class folders, maybe within train/, val/ and test/, or one shard of a WebDataset."""
     members = _list(path)
-    if any(member.path.suffix in LABELS for member in members):
+    if any(member.kind in LABELS for member in members):
         return _join({"train": _keyed(members, str(path))}, str(path))
     return _read_folders(members, str(path))
 
@@ -86,9 +98,14 @@ def read_shards(shards: Sequence[Path], name: str) -> Samples | Splits:
     """A WebDataset's shards, whose names say their parts as in `group_files`; DataError with all faults."""
     keyed = {}
     faults = [f"{shard} isn't there" for shard in shards if not shard.is_file()]
+    held = 0
     for part, files in group_files(name, shards).items():
         try:
-            members = [member for shard in files if shard.is_file() for member in _list(shard)]
+            members: list[Member] = []
+            for shard in filter(Path.is_file, files):
+                found = _list(shard, held)
+                held += sum(member.blob.held_bytes for member in found)
+                members += found
             keyed[part] = _keyed(members, name)
         except DataError as error:
             faults.append(str(error))
@@ -114,12 +131,15 @@ def expand_braces(pattern: str) -> list[str]:
     ]
 
 
-def _list(archive: Path) -> list[Member]:
-    """The pictures and labels in it, hidden ones and links left out; DataError where it can't be read whole."""
+def _list(archive: Path, held: int = 0) -> list[Member]:
+    """The pictures and labels in it, hidden ones and links left out; DataError where it can't be read whole.
+
+    `held` are the bytes in memory of archives before it.
+    """
     try:
         if archive.name.lower().endswith(".tar"):
             return list(_plain(archive))
-        return list(_compressed(archive))
+        return list(_compressed(archive, held))
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         said = getattr(error, "strerror", None) or error
         raise DataError(f"{archive} can't be read as a tar archive ({said}); replace it") from None
@@ -139,21 +159,37 @@ def _plain(archive: Path) -> Iterator[Member]:
             if info.sparse is not None or info.offset_data + info.size > size:
                 raise tarfile.ReadError(f"{info.name} isn't whole")
             yield Member(path, Stretch(f"{archive}/{info.name}", str(archive), info.offset_data, info.size))
+        if opened.offset + tarfile.BLOCKSIZE > size:
+            raise tarfile.ReadError(f"it is cut off at byte {size:,}")
+        with open(archive, "rb") as file:
+            file.seek(opened.offset)
+            _check_end(file.read, opened.offset)
 
 
-def _compressed(archive: Path) -> Iterator[Member]:
-    limit, held = memory_limit(), 0
-    with tarfile.open(archive, "r|gz") as opened:
+def _compressed(archive: Path, held: int) -> Iterator[Member]:
+    limit = memory_limit()
+    with gzip.open(archive) as content, tarfile.open(fileobj=content, mode="r|") as opened:
         for info, path in _wanted(opened):
             held += info.size
             if held > limit:
                 raise DataError(
-                    f"{archive} holds more than {limit:,} bytes of pictures, too much for memory; unpack it with "
-                    "gunzip: a plain tar is read in place"
+                    f"with {archive}, archives in gzip hold more than {limit:,} bytes of pictures, too much; unpack "
+                    "them with gunzip: a plain tar is read in place"
                 )
             file = opened.extractfile(info)
             assert file is not None, "an ordinary member has content"
             yield Member(path, Held(f"{archive}/{info.name}", file.read()))
+        assert opened.fileobj is not None, "it is open"
+        _check_end(opened.fileobj.read, opened.offset)
+
+
+def _check_end(read: Callable[[int], bytes], offset: int) -> None:
+    """Raises ReadError unless only zeros are left to `read`: tarfile takes a damaged header for the end."""
+    while content := read(2**20):
+        if content.count(0) < len(content):
+            raise tarfile.ReadError(
+                f"it is damaged at byte {offset:,}, or another archive was appended; tar --concatenate joins archives"
+            )
 
 
 def _read_folders(members: Sequence[Member], name: str) -> Samples | Splits:
@@ -191,10 +227,9 @@ def _keyed(members: Sequence[Member], name: str) -> list[tuple[Blob, Row]]:
     for member in members:
         folder = member.blob.name.removesuffix(member.path.name)
         fields = keys.setdefault(folder + member.path.name.partition(".")[0], {})
-        kind = member.path.suffix if member.path.suffix in LABELS else "picture"
-        if kind in fields:
-            faults.append(f"{member.blob.name} is a second {kind} of its key")
-        fields[kind] = member.blob
+        if member.kind in fields:
+            faults.append(f"{member.blob.name} is a second {member.kind} of its key")
+        fields[member.kind] = member.blob
     pairs = []
     for key, fields in keys.items():
         try:
