@@ -196,6 +196,10 @@ def test_an_8_bit_model_takes_the_high_bytes_and_says_so(caplog: pytest.LogCaptu
     with caplog.at_level("INFO", "vitkit"):
         assert np.array_equal(decode(png_file(samples)), samples >> 8)
     assert "deeper than the 8 bits" in caplog.text
+    with_alpha = png_file(np.concatenate([samples[..., :1], np.full((6, 5, 1), 65535, np.uint16)], axis=2))
+    assert not read_header(with_alpha).deep  # of these its low bytes can't be read
+    assert np.array_equal(decode(with_alpha, channels=1), samples[..., :1] >> 8)
+    assert np.array_equal(samples_of(with_alpha)[..., :1], samples[..., :1] >> 8)
 
 
 PREPROCESS = Preprocess(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -132,14 +133,28 @@ def test_the_range_holds_all_there_is(pictures: list[NDArray[Any]], wanted: tupl
 
 
 def test_pictures_of_other_depth_and_channels_are_all_named_before_the_first_step(tmp_path: Path) -> None:
-    folder = write(tmp_path / "data", bright_sides(24, 5, 0, 65535, "uint16"), "tif")
-    Image.new("RGB", (16, 16)).save(folder / "a" / "rgb.png")
-    np.save(folder / "b" / "four.npy", np.zeros((16, 16, 4), np.uint16))
+    folder = tmp_path / "data"
+    for part in ("train", "val"):
+        write(folder / part, bright_sides(12, 5, 0, 65535, "uint16"), "tif")
+    Image.new("RGB", (16, 16)).save(folder / "val" / "a" / "rgb.png")
+    np.save(folder / "val" / "b" / "four.npy", np.zeros((16, 16, 4), np.uint16))
     with pytest.raises(DataError) as refusal:
         train(folder, output=tmp_path / "run", settings=SETTINGS)
     assert "rgb.png holds uint8; the model reads deeper samples, 0 to 65535" in str(refusal.value)
     assert "four.npy has 4 channels; the model takes 5" in str(refusal.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("stray", ["a/00.png", "b/zz.png"])
+def test_mixed_depths_are_one_error_wherever_the_odd_one_stands(stray: str, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    for at in range(24):
+        picture_file(folder / "ab"[at % 2] / f"{at + 10}.png", 16, 16, seed=at)
+    Image.fromarray(np.full((16, 16), 40_000, np.uint16)).save(folder / stray)
+    with pytest.raises(DataError) as refusal:
+        train(folder, output=tmp_path / "run", settings=SETTINGS)
+    wanted = rf".*{stray} hold more than 8 bits, and .*\.png.* 8; a model reads one of both: save all in one depth"
+    assert re.search(wanted, str(refusal.value)) and "holds uint8" not in str(refusal.value)
 
 
 def test_a_run_goes_on_in_its_range_and_another_is_refused(tmp_path: Path) -> None:

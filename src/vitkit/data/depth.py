@@ -6,7 +6,7 @@ import numpy as np
 
 from vitkit.data.samples import Samples
 from vitkit.data.store import map_threads
-from vitkit.errors import ImageError
+from vitkit.errors import DataError, ImageError, list_faults
 from vitkit.image.decode import Header, read_header, samples_of
 
 __all__ = ["find_value_range", "probe"]
@@ -19,18 +19,25 @@ COLOURS = Header("", "RGB", 0, 0, 3, np.dtype(np.uint8), False)
 
 
 def probe(samples: Samples) -> Header:
-    """What the pictures hold: the first one, or the first deep one of PROBED that are evenly spread.
+    """What the pictures hold, by the first of PROBED that are evenly spread; of a user's Dataset one is fetched.
 
-    Of a user's Dataset only the first one is fetched.
+    DataError where some of them are deep and others aren't.
     """
     places = [0] if samples.lazy else np.unique(np.linspace(0, len(samples) - 1, PROBED).astype(int)).tolist()
-    found = []
+    found: dict[int, Header] = {}
     for at in places:
         try:
-            found.append(read_header(samples.pictures[at]))
+            found[at] = read_header(samples.pictures[at])
         except ImageError:
             continue
-    return next((header for header in found if header.deep), found[0] if found else COLOURS)
+    deep = [samples.describe(at) for at, header in found.items() if header.deep]
+    if 0 < len(deep) < len(found):
+        others = [samples.describe(at) for at, header in found.items() if not header.deep]
+        raise DataError(
+            f"{samples.name}: {list_faults(deep, first=3)} hold more than 8 bits, and {list_faults(others, first=3)} "
+            "8; a model reads one of both: save all in one depth, or leave the others out"
+        )
+    return next(iter(found.values()), COLOURS)
 
 
 def find_value_range(samples: Samples) -> tuple[float, float]:

@@ -87,6 +87,8 @@ def decode(
 
     def convert(held: Held, file: IO[bytes] | None) -> Decoded:
         if value_range is not None:
+            if _rawmode(held) == "LA;16B":
+                raise ImageError(f"{name}: 16-bit grey with alpha isn't read at full depth; save it without alpha")
             return quantize(_samples(held, file, name, limits), value_range, channels, name)
         if _is_deep(held, file):
             logger.info("%s: deeper than the 8 bits that the model reads; the high bytes are kept", name)
@@ -168,7 +170,7 @@ def _is_deep(held: Held, file: IO[bytes] | None) -> bool:
     return held.mode in _DEEP_MODES or (file is not None and _rawmode(held) in DEEP_COLOUR)
 
 
-def _rawmode(image: Image.Image) -> Any:
+def _rawmode(image: Held) -> Any:
     """How Pillow unpacks the picture: of a PNG that isn't loaded yet, its depth."""
     tiles = getattr(image, "tile", None)
     return tiles[0].args if tiles else None

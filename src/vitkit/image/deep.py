@@ -25,8 +25,8 @@ FULL_SCALE = 65_535
 MAX_SAMPLES_PER_PIXEL = 1024
 """Beyond the channels of hyperspectral cameras (some 400): a larger number is a broken header."""
 
-DEEP_COLOUR = ("RGB;16B", "RGBA;16B", "LA;16B")
-"""How Pillow unpacks a PNG of 16-bit colour."""
+DEEP_COLOUR = ("RGB;16B", "RGBA;16B")
+"""How Pillow unpacks a PNG of 16-bit colour; of 16-bit grey with alpha it gives the high bytes alone."""
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
 
@@ -162,13 +162,8 @@ def _channels_last(array: NDArray[Any], axes: str, name: str) -> NDArray[Any]:
 
 
 def open_low_bytes(file: IO[bytes]) -> PngImagePlugin.PngImageFile:
-    """A PNG of DEEP_COLOUR with the low bytes where Pillow gives the high ones: read as if a sample's were swapped.
-
-    Raises ImageError for 16-bit grey with alpha, which Pillow can't read so.
-    """
+    """A PNG of DEEP_COLOUR with the low bytes where Pillow gives the high ones: read as if a sample's were swapped."""
     file.seek(0)
     image = PngImagePlugin.PngImageFile(file, "")
-    if image.tile[0].args not in DEEP_COLOUR[:2]:
-        raise ImageError("16-bit grey with alpha isn't read at full depth; save it without alpha")
     image.tile = [tile._replace(args=str(tile.args).replace("16B", "16L")) for tile in image.tile]
     return image
