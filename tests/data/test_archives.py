@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,25 @@ def test_npz_of_several_labels_and_of_named_classes(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", images=pictures, labels=np.array([{}] * 4))
     with pytest.raises(DataError, match="can't be read as arrays of numbers"):
         open_data(tmp_path / "d.npz")
+
+
+def test_npz_files_that_are_none_are_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+
+    def refused(content: bytes) -> str:
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.npz can't be read as arrays of numbers \([^\n]+\)$") as refusal:
+            open_data(path)
+        return str(refusal.value)
+
+    np.savez_compressed(path, images=np.random.default_rng(0).integers(0, 9, (99, 8, 8)), labels=np.arange(99))
+    whole = path.read_bytes()
+    assert "while decompressing data" in refused(whole[:300] + b"\xff" * 300 + whole[600:])
+    # Bit 0 of the flags, in a member's central header (PKWARE's APPNOTE, 4.3.12 and 4.4.4).
+    assert "encrypted" in refused(re.sub(rb"(PK\x01\x02.{4})\x00", b"\\1\x01", whole, flags=re.DOTALL))
+    np.save(path.with_suffix(".npy"), np.zeros((4, 8, 8)))
+    assert "not a zip file" in refused(path.with_suffix(".npy").read_bytes())
+    assert "not a zip file" in refused(b"")
 
 
 def save_to_disk(folder: Path, tables: list[pa.Table]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from vitkit.data.samples import Samples, Splits
@@ -30,9 +31,10 @@ def read_npz(path: Path) -> Samples | Splits:
     DataError with all faults.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name.lower(): file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, BadZipFile, MemoryError) as error:
+        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as held:
+            arrays = {name.lower(): held[name] for name in held.files}
+    # A RuntimeError is an encrypted member, or one packed as Python can't unpack it.
+    except (OSError, ValueError, EOFError, RuntimeError, BadZipFile, zlib.error, MemoryError) as error:
         raise DataError(f"{path} can't be read as arrays of numbers ({error})") from None
     names = next((arrays[name].astype(str).tolist() for name in CLASS_NAMES if name in arrays), None)
     found = _find_parts(arrays)
