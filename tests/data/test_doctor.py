@@ -14,6 +14,8 @@ from sklearn.datasets import load_digits
 import vitkit
 from small import picture, picture_file
 from vitkit.checkpoint.card import imagenet1k
+from vitkit.data import split
+from vitkit.data.digests import digest_of
 from vitkit.data.doctor import first_look
 from vitkit.data.doctor.classes import check_classes
 from vitkit.data.doctor.duplicates import check_duplicates, correlate, hash_pictures, near_pairs, same_groups
@@ -98,6 +100,11 @@ def test_parts_are_one_list(tmp_path: Path) -> None:
 )
 def test_classes(counts: dict[str, dict[str, int]], expected: list[str]) -> None:
     assert kinds(check_classes(names(counts))) == expected
+
+
+def test_one_class_is_enough_where_a_picture_may_bear_none() -> None:
+    samples = read_arrays(np.zeros((9, 1, 1), np.uint8), np.arange(9)[:, None] < 5, ["rust"])
+    assert check_classes(survey(samples)) == []
 
 
 def test_no_name_of_imagenet_is_misspelt() -> None:
@@ -282,3 +289,19 @@ def test_training_is_warned_of_shared_files_and_doubtful_names(
         (tmp_path / part / "Rose").rename(tmp_path / part / "tulip")
     first_look.warn(open_data(tmp_path))
     assert caplog.messages == []
+
+
+def test_training_reads_files_of_equal_size_in_several_parts_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes = {"train/a/1": 30, "train/a/2": 30, "train/b/1": 40, "train/b/2": 50, "val/a/1": 60, "val/b/1": 40}
+    for name, size in sizes.items():
+        file = tmp_path / f"{name}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x" * size)
+    read = []
+    monkeypatch.setattr(split, "digest_of", lambda picture: (read.append(picture), digest_of(picture))[1])
+    first_look.warn(open_data(tmp_path))
+    assert sorted(read) == [str(tmp_path / name) for name in ("train/b/1.png", "val/b/1.png")]
+    [told] = caplog.messages
+    assert "in train and val: " in told and all(file in told for file in read)

@@ -17,7 +17,7 @@ from small import picture_file
 from vitkit.data.depth import find_value_range
 from vitkit.data.doctor.pictures import look
 from vitkit.data.doctor.survey import survey
-from vitkit.data.readable import leave_out_unreadable
+from vitkit.data.readable import find_unreadable, leave_out
 from vitkit.data.samples import Samples, Splits
 from vitkit.data.sources.arrays import read_arrays
 from vitkit.data.sources.dataset import read_dataset
@@ -229,7 +229,9 @@ def test_what_a_dataset_does_not_give_is_an_error_and_not_its_end() -> None:
     with pytest.raises(DataError, match=r"own: 1 pictures can't be read: own\[2\] \(item 2 .* \(IndexError: list"):
         digest_pictures(samples)
     assert look(samples).errors.keys() == {2}
-    assert leave_out_unreadable(samples)[1] == ("own[2]",)
+    assert find_unreadable(samples) == {"": [2]}
+    kept, names = leave_out(samples, {"": [2]})
+    assert isinstance(kept, Samples) and len(list(kept.pictures)) == 3 and names == ("own[2]",)
     find_value_range(samples)  # of the others
 
 

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from small import picture_file
 from training.sliced import numbers, train
 from vitkit.data.slices import Slices
 
@@ -138,3 +139,17 @@ def test_the_command_in_two_processes(tmp_path: Path) -> None:
     assert ended.codes == [0, 0], ended.said
     assert "2 processes (FSDP2) of 1 threads, 0 workers each" in ended.said[0] and ended.said[1] == ""
     assert (tmp_path / "run/report.html").is_file() and (tmp_path / "run/model/model.safetensors").is_file()
+
+
+def test_a_script_reads_faults_of_pictures_and_names_in_the_first_process_alone(tmp_path: Path) -> None:
+    for at in range(24):
+        picture_file(tmp_path / "data" / ("rose", "Rose", "tulip")[at % 3] / f"{at}.png", 16, 16, seed=at)
+    bad = tmp_path / "data/tulip/bad.png"
+    bad.touch()
+    asked = {"output": str(tmp_path / "run"), "bad_files": "skip", "image_size": 16, "settings": {"epochs": 1}}
+    script = f"import vitkit; vitkit.train({str(tmp_path / 'data')!r}, baseline=False, **{asked!r})"
+    ended = start(2, ["-c", script])
+    assert ended.codes == [0, 0], ended.said
+    assert f"left out: {bad}" in ended.said[0] and "look like one name" in ended.said[0] and ended.said[1] == ""
+    run = json.loads((tmp_path / "run/run.json").read_text())["run"]
+    assert run["left_out"] == [str(bad)] and sum(run["pictures"]) == 24

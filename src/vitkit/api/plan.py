@@ -17,7 +17,7 @@ from vitkit.api.runs import RunSpec, check_new_run, read_run
 from vitkit.api.starts import check_early_size, find_start, natural_size, start_model
 from vitkit.api.teachers import open_teacher
 from vitkit.data.doctor import first_look
-from vitkit.data.readable import leave_out_unreadable
+from vitkit.data.readable import find_unreadable, leave_out
 from vitkit.data.samples import MapDataset, Samples, Splits
 from vitkit.data.sources.dataset import read_dataset
 from vitkit.data.sources.open import open_data
@@ -120,7 +120,7 @@ def settle(asked: Asked, processes: Processes, on_memory_plan: Callable[[MemoryP
         check_distilling(spec)
         check_tuning(spec, from_checkpoint=start.model is not None)
     splits, name, left_out = _splits(
-        asked.data, asked.val_fraction, asked.split_seed, skip_bad=asked.bad_files == "skip"
+        asked.data, asked.val_fraction, asked.split_seed, processes, skip_bad=asked.bad_files == "skip"
     )
     if asked.train_fraction is not None:
         splits = dataclasses.replace(splits, train=thin(splits.train, asked.train_fraction, seed=asked.split_seed))
@@ -178,7 +178,12 @@ def settle(asked: Asked, processes: Processes, on_memory_plan: Callable[[MemoryP
 
 
 def _splits(
-    data: str | os.PathLike[str] | Samples | Splits | MapDataset, val_fraction: float, seed: int, *, skip_bad: bool
+    data: str | os.PathLike[str] | Samples | Splits | MapDataset,
+    val_fraction: float,
+    seed: int,
+    processes: Processes,
+    *,
+    skip_bad: bool,
 ) -> tuple[Splits, str, tuple[str, ...]]:
     """The pictures to learn from and those held out, a name for them all, and the bad files that were left out."""
     if isinstance(data, str | os.PathLike):
@@ -186,8 +191,10 @@ def _splits(
     else:
         opened = data if isinstance(data, Samples | Splits) else read_dataset(data)
         name = opened.train.name if isinstance(opened, Splits) else opened.name
-    opened, left_out = leave_out_unreadable(opened) if skip_bad else (opened, ())
-    first_look.warn(opened)
+    left_out: tuple[str, ...] = ()
+    if skip_bad:
+        opened, left_out = leave_out(opened, processes.on_first(lambda: find_unreadable(opened)))
+    processes.on_first(lambda: first_look.warn(opened))
     return split(opened, val_fraction=val_fraction, seed=seed), name, left_out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,25 +13,32 @@ from vitkit.data.store import map_threads
 from vitkit.errors import ImageError
 from vitkit.image.decode import samples_of
 
-__all__ = ["leave_out_unreadable"]
+__all__ = ["find_unreadable", "leave_out"]
 
 logger = logging.getLogger("vitkit")
 
 
-def leave_out_unreadable(data: Samples | Splits) -> tuple[Samples | Splits, tuple[str, ...]]:
-    """The pictures that can be decoded, and the names of the others, each of which is logged with its fault."""
+def find_unreadable(data: Samples | Splits) -> dict[str, list[int]]:
+    """Part -> the places of pictures that can't be decoded, each of which is logged with its fault."""
+    return {name: _unreadable(part) for name, part in _parts(data).items()}
+
+
+def leave_out(data: Samples | Splits, places: Mapping[str, Sequence[int]]) -> tuple[Samples | Splits, tuple[str, ...]]:
+    """The pictures at other places than these of each part, and the names of these."""
+    parts = _parts(data)
+    names = tuple(part.describe(at) for name, part in parts.items() for at in places[name])
+    kept = {name: part.subset(np.delete(np.arange(len(part)), places[name]), part.name) for name, part in parts.items()}
+    return kept[""] if isinstance(data, Samples) else replace(data, **kept), names
+
+
+def _parts(data: Samples | Splits) -> dict[str, Samples]:
     if isinstance(data, Samples):
-        return _readable(data)
-    train, left_out = _readable(data.train)
-    parts: dict[str, Samples] = {}
-    for name, part in {"val": data.val, "test": data.test}.items():
-        if part is not None:
-            parts[name], more = _readable(part)
-            left_out += more
-    return replace(data, train=train, **parts), left_out
+        return {"": data}
+    parts = {"train": data.train, "val": data.val, "test": data.test}
+    return {name: part for name, part in parts.items() if part is not None}
 
 
-def _readable(samples: Samples) -> tuple[Samples, tuple[str, ...]]:
+def _unreadable(samples: Samples) -> list[int]:
     def fault(at: int) -> str:
         try:
             samples_of(samples.pictures[at])
@@ -39,10 +47,7 @@ def _readable(samples: Samples) -> tuple[Samples, tuple[str, ...]]:
         return ""
 
     faults = list(map_threads(fault, range(len(samples)), 1 if samples.lazy else None))
-    bad = [at for at, said in enumerate(faults) if said]
-    for at in bad:
+    places = [at for at, said in enumerate(faults) if said]
+    for at in places:
         logger.warning("left out: %s", faults[at])
-    if not bad:
-        return samples, ()
-    kept = np.array([at for at, said in enumerate(faults) if not said], np.int64)
-    return samples.subset(kept, samples.name), tuple(samples.describe(at) for at in bad)
+    return places

@@ -39,7 +39,7 @@ def spelt_alike(names: Sequence[str]) -> list[list[str]]:
 def _names(survey: Survey) -> Iterator[Finding]:
     samples = survey.samples
     count = dict(zip(samples.class_names, samples.counts().tolist(), strict=True))
-    if len(count) < 2:
+    if len(count) < (1 if samples.multi_label else 2):  # as `check_trainable`
         yield Finding("classes", f"{samples.name} has {len(count)} class ({', '.join(count)})")
     for group in spelt_alike(samples.class_names):
         told = " and ".join(f"{name!r} ({_pictures(count[name])})" for name in group)
