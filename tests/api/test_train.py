@@ -234,7 +234,7 @@ def test_faults_of_ones_own_dataset_are_named_before_a_run_is_made(tmp_path: Pat
             return super().__getitem__(at)
 
     with pytest.raises(
-        vitkit.DataError, match=r"1 pictures can't be read: dataset\[3\] \(ValueError: the tape is torn"
+        vitkit.DataError, match=r"1 pictures can't be read: dataset\[3\] \(item 3 .* \(ValueError: the tape is torn"
     ):
         vitkit.train(Broken(20), image_size=8, output=tmp_path / "run")
     few = Own(3)
