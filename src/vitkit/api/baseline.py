@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +18,7 @@ from vitkit.data.loader import Loader
 from vitkit.evaluation.probe import fit_probe, knn_votes
 from vitkit.files import replace_file
 from vitkit.model.base import ImageModel
+from vitkit.training.loop import autocast_of
 from vitkit.training.scores import score_labels
 from vitkit.training.spec import TrainSpec
 
@@ -127,8 +127,7 @@ def _features(
     """
     rows, labels = [], []
     end = time.perf_counter() + limit_s
-    autocast = nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
-    with torch.inference_mode(), autocast:
+    with torch.inference_mode(), autocast_of(device, dtype):
         for batch in loader.batches(0, loader.steps_per_epoch):
             rows.append(_embed(model, batch.to(device)).float().cpu())
             labels.append(batch.targets["label" if "label" in batch.targets else "labels"].cpu())

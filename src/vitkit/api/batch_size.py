@@ -19,12 +19,13 @@ from vitkit.model.base import ImageModel
 from vitkit.training.memory import MemoryPlan, peak_of_step, plan_batch, scaled_lr
 from vitkit.training.objective import Objective
 from vitkit.training.spec import TrainSpec
+from vitkit.training.starts import LEAST_STEPS
 
 __all__ = ["choose_batch_size", "split_auto"]
 
 AUTO = "auto"
-LEAST_STEPS, LARGEST = 16, 4096
-"""Steps that an epoch keeps, and the largest batch of the published recipes (Dosovitskiy et al., 2021, table 3)."""
+LARGEST = 4096
+"""The largest batch of the published recipes (Dosovitskiy et al., 2021, table 3)."""
 
 Layers = Sequence[tuple[str, Mapping[str, Any]]]
 

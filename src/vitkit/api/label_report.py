@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from vitkit.api.run_maps import show_maps
-from vitkit.api.run_tables import DIGEST_BYTES, write_csv, write_json
+from vitkit.api.run_tables import answer_rows, tenths, write_csv, write_json
 from vitkit.api.verdicts import SHOWN, WEIGHTS, Held, Verdict, percent, picture_of, run_pictures, show_pictures
 from vitkit.checkpoint.card import Card
 from vitkit.config import to_dict
 from vitkit.data.loader import Loader
 from vitkit.data.samples import Samples, Splits
-from vitkit.data.split import digest_pictures
 from vitkit.engine.predict import probabilities
 from vitkit.evaluation.label_scores import THRESHOLD, LabelTally, MultiLabelScores
 from vitkit.model.base import ImageModel
@@ -38,7 +37,7 @@ def judge_labels(
     """Average precision, F1 and exact matches; writes results.json, classes.csv, predictions.csv and mistakes.png."""
     assert splits.val is not None
     parts = {"held-out": _score(held, splits.val, weights)}
-    answers = _answer_rows("held-out", splits.val, held)
+    answers = answer_rows("held-out", splits.val, held.logits, card.scores)
     scores = parts["held-out"]
     text = (
         f"Of {scores.count:,} held-out pictures {percent(scores.exact_match, 1)} have all their labels right, by the "
@@ -47,7 +46,7 @@ def judge_labels(
     if test is not None and splits.test is not None:
         read = run_pictures(module, test)
         parts["test"] = tested = _score(read, splits.test, weights)
-        answers += _answer_rows("test", splits.test, read)
+        answers += answer_rows("test", splits.test, read.logits, card.scores)
         average = percent(tested.mean_average_precision, 1)
         text += f" On {tested.count:,} test pictures, read this once, it is {average}."
     content = {**to_dict(scores), **({"test": to_dict(parts["test"])} if "test" in parts else {})}
@@ -71,23 +70,6 @@ def _score(held: Held, samples: Samples, weights: str) -> MultiLabelScores:
     return tally.scores(model=f"last step, {weights}", engine="torch float32 on cpu", class_names=names, seconds=0)
 
 
-def _answer_rows(part: str, samples: Samples, held: Held) -> list[dict[str, Any]]:
-    """A row of predictions.csv for each picture; the probability is that of its least sure answer."""
-    chances = probabilities(held.logits, "sigmoid")
-    said = Samples(samples.pictures, chances > THRESHOLD, samples.class_names, samples.name)
-    return [
-        {
-            "part": part,
-            "picture": samples.describe(at),
-            "digest": digest[:DIGEST_BYTES].hex(),
-            "class": samples.label_text(at),
-            "said": said.label_text(at),
-            "probability": f"{np.maximum(chances[at], 1 - chances[at]).min():.6f}",
-        }
-        for at, digest in enumerate(digest_pictures(samples))
-    ]
-
-
 def _class_rows(parts: Mapping[str, MultiLabelScores]) -> list[dict[str, Any]]:
     return [
         {
@@ -105,9 +87,6 @@ def _class_rows(parts: Mapping[str, MultiLabelScores]) -> list[dict[str, Any]]:
 
 
 def _class_table(scores: MultiLabelScores) -> Table:
-    def tenths(share: float | None) -> float | None:
-        return None if share is None else round(100 * share, 1)
-
     columns = ("class", "pictures", "average precision, %", "precision, %", "recall, %", "F1, %")
     rows = [
         [row.class_name, row.count, *map(tenths, (row.average_precision, row.precision, row.recall, row.f1))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,19 +12,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitkit.api.verdicts import percent
 from vitkit.config import flatten
 from vitkit.data.samples import Samples
 from vitkit.data.split import digest_pictures
 from vitkit.engine.predict import probabilities
+from vitkit.evaluation.label_scores import THRESHOLD
 from vitkit.evaluation.metrics import ClassScores, Scores
 from vitkit.files import replace_file
 from vitkit.report.html import Block, Cell, Folded, Table
 
 __all__ = [
-    "DIGEST_BYTES",
     "answer_rows",
     "class_blocks",
     "setting_cells",
+    "tenths",
     "write_classes",
     "write_csv",
     "write_json",
@@ -39,19 +42,23 @@ WORST = 20
 def answer_rows(part: str, samples: Samples, logits: NDArray[np.float32], scores: str) -> list[dict[str, Any]]:
     """A row of predictions.csv for each of `samples`, whose `logits` are [n, K]; `scores` is a card's.
 
-    The digest of a picture's bytes tells that two runs held out the same one, wherever it lies.
+    The digest of a picture's bytes tells that two runs held out the same one, wherever it lies. The probability is that
+    of the answer, and of several labels that of the least sure one.
     """
     chances = probabilities(logits, scores)
-    said = chances.argmax(axis=1)
-    names = samples.class_names
+    if samples.multi_label:
+        answers, sure = chances > THRESHOLD, np.maximum(chances, 1 - chances).min(axis=1)
+    else:
+        answers, sure = chances.argmax(axis=1), chances.max(axis=1)
+    said = dataclasses.replace(samples, labels=answers)
     return [
         {
             "part": part,
             "picture": samples.describe(at),
             "digest": digest[:DIGEST_BYTES].hex(),
-            "class": names[samples.labels[at]],
-            "said": names[said[at]],
-            "probability": f"{chances[at, said[at]]:.6f}",
+            "class": samples.label_text(at),
+            "said": said.label_text(at),
+            "probability": f"{sure[at]:.6f}",
         }
         for at, digest in enumerate(digest_pictures(samples))
     ]
@@ -105,7 +112,7 @@ def setting_cells(settings: Mapping[str, Any]) -> dict[str, Cell]:
 def class_blocks(scores: Scores) -> list[Block]:
     """Every class in a table; of very many the worst, and all of them folded."""
     rows = scores.per_class
-    caption = f"Mean of the classes: recall {_percent(scores.balanced_accuracy)}, F1 {_percent(scores.macro_f1)}."
+    caption = f"Mean of the classes: recall {percent(scores.balanced_accuracy, 1)}, F1 {percent(scores.macro_f1, 1)}."
     if len(rows) <= WHOLE:
         return [_class_table(rows, caption)]
     worst = sorted(rows, key=lambda row: row.f1)[:WORST]
@@ -118,7 +125,7 @@ def _class_table(rows: Sequence[ClassScores], caption: str) -> Table:
         [
             row.class_name,
             row.count,
-            *(_tenths(value) for value in (row.precision, row.recall, row.f1)),
+            *(tenths(value) for value in (row.precision, row.recall, row.f1)),
             f"{row.confused_with} ({row.confused_count})" if row.confused_with else None,
         ]
         for row in rows
@@ -133,9 +140,6 @@ def _cell(value: Any) -> Cell:
     return str(value) if isinstance(value, bool) else value
 
 
-def _tenths(share: float | None) -> float | None:
+def tenths(share: float | None) -> float | None:
+    """A share as percent for a table's cell."""
     return None if share is None else round(100 * share, 1)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}\N{NO-BREAK SPACE}%"

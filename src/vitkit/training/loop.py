@@ -29,7 +29,7 @@ from vitkit.training.boards import Board
 from vitkit.training.ema import Ema
 from vitkit.training.log import Log
 from vitkit.training.objective import Loss, Objective, Step
-from vitkit.training.optim import Grouped, build_optimizer
+from vitkit.training.optim import build_optimizer
 from vitkit.training.planning import Clock, keep_time, plan_steps
 from vitkit.training.processes import Processes
 from vitkit.training.recompute import recomputed
@@ -52,10 +52,6 @@ class TrainingData(Protocol):
     def batches(
         self, start: int, stop: int, stride: int = 1, *, is_early: Callable[[int], bool] = ...
     ) -> Iterator[Batch]: ...
-
-
-class Model(Grouped, Protocol):
-    """What the loop asks of a model, beside being a module."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,16 @@ from vitkit.errors import ConfigError, list_faults, nearest
 from vitkit.model.spec import SPECS, AnySpec, VitSpec
 from vitkit.training.spec import TrainSpec
 
-__all__ = ["FINE_TUNE", "SCRATCH_PHOTOS", "SMALL_FIGURES", "new_spec", "recipe_for", "small_spec", "spread_positions"]
+__all__ = [
+    "FINE_TUNE",
+    "LEAST_STEPS",
+    "SCRATCH_PHOTOS",
+    "SMALL_FIGURES",
+    "new_spec",
+    "recipe_for",
+    "small_spec",
+    "spread_positions",
+]
 
 POSITION_STD = 0.3
 
