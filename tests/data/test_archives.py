@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
 import re
 import struct
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from archives import contents, hub_table, jpeg
 from vitkit.data.samples import Samples, Splits
+from vitkit.data.sources import hub
 from vitkit.data.sources.open import open_data
 from vitkit.errors import DataError
 
@@ -177,6 +179,35 @@ def test_parquet_files_of_the_hub(names: list[str] | None, under: str, tmp_path:
     assert contents(data.val) == [(jpeg(n), said[n % 2]) for n in range(60, 90)]
     one = open_data(tmp_path / under / "train-00000-of-00002.parquet")
     assert isinstance(one, Samples) and contents(one) == contents(data.train)[:30]
+
+
+def test_parquet_files_of_any_number_take_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of 1 MB, three to a file, twelve in all, of which three may stay."""
+    monkeypatch.setattr(hub, "KEPT_BYTES", 3 * 2**20 + 2**16)
+    wanted = [bytes([n]) * 2**19 for n in range(24)]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    for part in range(4):
+        cells = [{"bytes": content, "path": None} for content in wanted[6 * part : 6 * part + 6]]
+        table = pa.table({"image": pa.array(cells, kind), "label": [0, 1] * 3})
+        pq.write_table(table, tmp_path / f"{('train', 'val')[part // 3]}-{part}.parquet", row_group_size=2)
+    data = open_data(tmp_path)
+    del table, cells
+    assert isinstance(data, Splits) and data.val is not None
+    for splits in (data, pickle.loads(pickle.dumps(data))):
+        pictures = [*splits.train.pictures, *splits.val.pictures]
+        before = pa.total_allocated_bytes()
+        assert [blob.read() for blob in pictures] == wanted
+        assert 2 * 2**20 < pa.total_allocated_bytes() - before < 8 * 2**20  # the reader's threads let go a little later
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert [blob.read() for blob in pictures[-6:]] == wanted[-6:]  # still kept
+    with pytest.raises(DataError, match="can be read"):
+        pictures[0].read()
+    monkeypatch.setattr(hub, "KEPT_BYTES", 1)
+    kept = hub.Groups()
+    for group in range(2):
+        kept.keep("a", group, pa.chunked_array([[group]]))
+    assert kept.get("a", 0) is None and kept.get("a", 1) is not None
 
 
 @pytest.mark.shared

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import threading
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -25,45 +27,72 @@ __all__ = ["find_hub_files", "read_hub", "read_saved"]
 
 LABELS = ("label", "labels", "fine_label", "class", "target")
 """Columns of the label where no feature says that it is one."""
-KEPT = 4
-"""Groups of rows of a Parquet file that stay decoded: threads read neighbours."""
+KEPT_BYTES = 2**28
+"""Of a data set's groups of rows that stay decoded, in each process: threads read neighbours."""
+
+
+class Groups:
+    """The groups of rows of Parquet files that were read last, of all files of a data set; each process has its own."""
+
+    def __init__(self) -> None:
+        self._groups: OrderedDict[tuple[str, int], Any] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Groups, ()
+
+    def get(self, file: str, group: int) -> Any:
+        """The column of that group; None where it isn't kept."""
+        with self._lock:
+            if (file, group) in self._groups:
+                self._groups.move_to_end((file, group))
+            return self._groups.get((file, group))
+
+    def keep(self, file: str, group: int, column: Any) -> None:
+        """Lets go of those that weren't read for longest; one stays, however large."""
+        with self._lock:
+            self._groups[file, group] = column
+            self._bytes += column.nbytes
+            while self._bytes > KEPT_BYTES and len(self._groups) > 1:
+                self._bytes -= self._groups.popitem(last=False)[1].nbytes
 
 
 @dataclass(eq=False)
 class Column:
-    """The pictures of one Arrow or Parquet file, opened when the first one is asked for, in whichever process."""
+    """The pictures of one Arrow or Parquet file, opened when they are asked for, in whichever process."""
 
     file: str
     name: str
-    _opened: Any = field(default=None, repr=False)
-    _groups: OrderedDict[int, Any] = field(default_factory=OrderedDict, repr=False)
+    kept: Groups
+    ends: tuple[int, ...] = ()
+    """Where each group of rows of a Parquet file ends, counted in rows from the file's beginning."""
+    _table: Any = field(default=None, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Column, (self.file, self.name)
+        return Column, (self.file, self.name, self.kept, self.ends)
 
     def cell(self, row: int) -> Mapping[str, Any]:
         """Bytes and path of one row."""
         with self._lock:
-            if self._opened is None:
-                self._opened = _open(Path(self.file))
             if _is_stream(Path(self.file)):
-                column = self._opened.column(self.name)
+                if self._table is None:
+                    self._table = _open(Path(self.file)).column(self.name)
+                column = self._table
             else:
-                column, row = self._group(row)
-            cell: Mapping[str, Any] = column[row].as_py()
-            return cell
+                group = bisect_right(self.ends, row)
+                column, row = self._group(group), row - (0, *self.ends)[group]
+        cell: Mapping[str, Any] = column[row].as_py()
+        return cell
 
-    def _group(self, row: int) -> tuple[Any, int]:
-        """The group of a Parquet file that holds `row`, decoded, and the row in it."""
-        group = 0
-        while row >= (count := self._opened.metadata.row_group(group).num_rows):
-            group, row = group + 1, row - count
-        if group not in self._groups:
-            self._groups[group] = self._opened.read_row_group(group, columns=[self.name]).column(self.name)
-            if len(self._groups) > KEPT:
-                self._groups.popitem(last=False)
-        return self._groups[group], row
+    def _group(self, group: int) -> Any:
+        column = self.kept.get(self.file, group)
+        if column is None:
+            with _open(Path(self.file)) as opened:
+                column = opened.read_row_group(group, columns=[self.name]).column(self.name)
+            self.kept.keep(self.file, group, column)
+        return column
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +141,15 @@ def read_hub(files: Sequence[Path], name: str) -> Samples | Splits | None:
 
 
 def _read(parts: Mapping[str, Sequence[Path]], name: str) -> Samples | Splits:
+    kept = Groups()
     readers = {
-        part: partial(_read_part, files, name if len(parts) == 1 else f"{name} ({part})")
+        part: partial(_read_part, files, kept, name if len(parts) == 1 else f"{name} ({part})")
         for part, files in parts.items()
     }
     return read_parts(name, readers)
 
 
-def _read_part(files: Sequence[Path], name: str) -> Samples:
+def _read_part(files: Sequence[Path], kept: Groups, name: str) -> Samples:
     cells: list[Cell] = []
     labels: list[Any] = []
     class_names: list[str] | None = None
@@ -130,9 +160,13 @@ def _read_part(files: Sequence[Path], name: str) -> Samples:
         label, class_names = _label(schema.names, features, name)
         if len(pictures) != 1:
             raise DataError(f"{file} has {len(pictures)} columns of pictures ({', '.join(schema.names)}); keep one")
-        column = Column(str(file), pictures[0])
         opened = _open(file)
-        table = opened if _is_stream(file) else opened.read(columns=[label])
+        if _is_stream(file):
+            column, table = Column(str(file), pictures[0], kept), opened
+        else:
+            sizes = (opened.metadata.row_group(group).num_rows for group in range(opened.num_row_groups))
+            column = Column(str(file), pictures[0], kept, tuple(accumulate(sizes)))
+            table = opened.read(columns=[label])
         found = table.column(label).to_pylist()
         cells += [Cell(f"{file}[{row}]", column, row) for row in range(len(found))]
         labels += found
