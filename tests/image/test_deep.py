@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import struct
 import zlib
 from pathlib import Path
@@ -166,6 +167,20 @@ def test_a_few_bytes_never_become_many(kind: str) -> None:
     }[kind]
     with pytest.raises(ImageError, match=r"unpacks to 16,777,\d+ bytes; at most 16,777,215 are read"):
         decode(content, channels=8, value_range=(0, 1), limits=Limits(max_array_bytes=2**24 - 1))
+
+
+@pytest.mark.parametrize("compression", ["zlib", "lzma"])
+def test_a_strip_of_a_tiff_never_becomes_many(compression: str) -> None:
+    content = tiff_file(noise(16, 16, 5), photometric="minisblack", planarconfig="contig", compression=compression)
+    bomb = {"zlib": zlib, "lzma": lzma}[compression].compress(bytes(2**24))
+    with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+        places = [tiff.pages[0].tags[name].valueoffset for name in ("StripOffsets", "StripByteCounts")]
+    planted = bytearray(content + bomb)
+    for place, value in zip(places, (len(content), len(bomb)), strict=True):
+        struct.pack_into("<I", planted, place, value)
+    with pytest.raises(ImageError, match=r"unpacks to 8,388,609 bytes; at most 8,388,608 are read"):
+        samples_of(bytes(planted), limits=Limits(max_array_bytes=2**23))
+    assert samples_of(bytes(planted), limits=Limits(max_array_bytes=2**25)).shape == (16, 16, 5)
 
 
 def test_objects_are_never_unpickled(tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ off beyond. Formats: NEP 1 (numpy.lib.format), TIFF 6.0, PNG (third edition), wh
 
 from __future__ import annotations
 
+import lzma
 import math
 import zipfile
+import zlib
+from collections.abc import Callable
 from typing import IO, Any
 
 import numpy as np
@@ -31,6 +34,13 @@ DEEP_COLOUR = ("RGB;16B", "RGBA;16B")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
 
 _SAMPLES_PER_PIXEL, _BITS, _PHOTOMETRIC, _DESCRIPTION = 277, 258, 262, 270  # TIFF tags
+_UNPACKERS: dict[int, Callable[[], Any]] = {
+    8: zlib.decompressobj,
+    32946: zlib.decompressobj,
+    34925: lzma.LZMADecompressor,
+}  # by TIFF's compression
+HIGHEST_RATIO = 10_000
+"""That these reach, rounded up: zlib 1,032, LZMA some 7,000."""
 _SEPARATED = 5  # photometric interpretation: CMYK and other inks
 
 
@@ -121,6 +131,8 @@ def read_tiff(file: IO[bytes], name: str, limits: Limits, *, deep: bool) -> NDAr
             check_size(sides[-1], sides[-2] if len(sides) > 1 else 1, name, limits)
             for shape in (series.shape, series.keyframe.chunks):  # tiles can be larger than what they make
                 check_bytes(math.prod(shape) * series.dtype.itemsize, name, limits)
+            for page in filter(None, series.pages):
+                _check_segments(file, page, name, limits)
             array, axes = np.asarray(series.asarray()), series.axes
     except ImageError:
         raise
@@ -128,6 +140,15 @@ def read_tiff(file: IO[bytes], name: str, limits: Limits, *, deep: bool) -> NDAr
         said = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name} is a TIFF that can't be read ({said}); save it anew, say with deflate") from error
     return _channels_last(array, axes, name)
+
+
+def _check_segments(file: IO[bytes], page: Any, name: str, limits: Limits) -> None:
+    """Raises ImageError for a page's strip or tile that unpacks beyond `limits`: it holds more than the page says."""
+    unpacker = _UNPACKERS.get(page.keyframe.compression)
+    for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+        if unpacker is not None and size * HIGHEST_RATIO > limits.max_array_bytes:
+            file.seek(offset)
+            check_bytes(len(unpacker().decompress(file.read(size), limits.max_array_bytes + 1)), name, limits)
 
 
 def _takes_tifffile(file: IO[bytes], deep: bool) -> bool:
