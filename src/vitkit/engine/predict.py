@@ -208,7 +208,7 @@ class Predictor:
     def _pixels(self, picture: Picture, allow_urls: bool) -> NDArray[Any]:
         rgb = self._decode(picture, allow_urls)
         try:
-            return apply(self._preprocess, rgb) if self.engine.input.dtype == "float32" else fit(self._preprocess, rgb)
+            return fit(self._preprocess, rgb)
         except ImageError as error:
             raise ImageError(f"{describe(picture)}: {error}") from None
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vitkit.image.preprocess import Preprocess
 from vitkit.model.base import ImageModel
 
 __all__ = ["Engine", "InputSpec", "Outputs"]
@@ -18,24 +19,38 @@ Outputs = dict[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The array an engine takes: normalisation is the engine's for whole numbers, done already for float32."""
+    """The crops [B, H, W, C] that an engine takes, as `image.preprocess.fit` makes them: normalisation is inside."""
 
-    dtype: Literal["uint8", "uint16", "float32"]
-    layout: Literal["NHWC", "NCHW"]
+    dtype: str
+    """uint8; uint16 for deep pictures; float32, in 0..1, where pictures are rescaled before they are resized."""
     channels: int
     size: tuple[int, int]
     """(height, width)."""
 
+    @classmethod
+    def of(cls, preprocess: Preprocess) -> Self:
+        """What `fit` makes by `preprocess`."""
+        return cls(preprocess.fitted_type.name, preprocess.channels, preprocess.size)
+
 
 class Engine(Protocol):
-    """Runs one model on batches of pixels."""
+    """Runs one model on batches of crops."""
 
     name: str
     """Engine, precision and device: named in every result."""
     input: InputSpec
 
-    def run(self, pixels: NDArray[Any]) -> Outputs:
-        """Outputs of a batch that is as `input` says."""
+    def run(self, crops: NDArray[Any]) -> Outputs:
+        """Outputs of a batch that is as `input` says. Safe to call from several threads at once.
+
+        Raises EngineError where an output isn't finite, and where memory runs out.
+        """
+
+    def shared(self, calls: int) -> Engine:
+        """The same model and precision, laid out for `calls` of `run` at a time, each on its part of the cores.
+
+        An engine that gains nothing by it, as on a GPU, gives itself. The layout is made once and kept.
+        """
 
     def with_module(self, module: ImageModel) -> Self:
-        """The same engine, device and precision for another module that takes the same pixels."""
+        """The same engine, device and precision for another module that takes the same crops."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vitkit.engine.protocol import InputSpec, Outputs
 from vitkit.errors import EngineError
+from vitkit.export.graph import CropGraph
 from vitkit.image.preprocess import Preprocess
 from vitkit.model.base import ImageModel
 
@@ -17,61 +18,57 @@ __all__ = ["TorchEngine"]
 
 
 class TorchEngine:
-    """Runs `module`, which it moves to `device` and `dtype`, on uint8 or uint16 crops [B, H, W, C], normalised inside.
+    """Runs `module`, which it moves to `device` and `dtype`, on crops [B, H, W, C], normalised inside."""
 
-    Preprocessing that resizes in floating point ("rescale_first") hands over float32 [B, C, H, W], already normalised.
-    """
-
-    def __init__(self, module: ImageModel, preprocess: Preprocess, *, device: torch.device, dtype: torch.dtype) -> None:
-        self.module = module.to(device=device, dtype=dtype).eval()
+    def __init__(
+        self,
+        module: ImageModel,
+        preprocess: Preprocess,
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+        threads: int | None = None,
+    ) -> None:
+        """`threads` of the CPU for each call; None: as many as torch takes by itself."""
+        self.graph = CropGraph(module.to(device=device, dtype=dtype), preprocess)
         self.preprocess = preprocess
         self.device = device
+        self.threads = threads
         self.name = f"torch {str(dtype).removeprefix('torch.')} on {device}"
-        whole: Literal["uint8", "uint16"] = "uint8" if preprocess.value_range is None else "uint16"
-        resizes_first = preprocess.order == "resize_first"
-        self.input = InputSpec(
-            dtype=whole if resizes_first else "float32",
-            layout="NHWC" if resizes_first else "NCHW",
-            channels=preprocess.channels,
-            size=preprocess.size,
-        )
+        self.input = InputSpec.of(preprocess)
         self._dtype = dtype
-        self._mean = torch.tensor(preprocess.mean, device=device)[:, None, None]
-        self._std = torch.tensor(preprocess.std, device=device)[:, None, None]
 
     def with_module(self, module: ImageModel) -> TorchEngine:
-        """The same device and dtype for another module that takes the same pixels."""
-        return TorchEngine(module, self.preprocess, device=self.device, dtype=self._dtype)
+        """The same device and dtype for another module that takes the same crops."""
+        return TorchEngine(module, self.preprocess, device=self.device, dtype=self._dtype, threads=self.threads)
 
-    def run(self, pixels: NDArray[Any]) -> Outputs:
+    def shared(self, calls: int) -> TorchEngine:
+        """The same module with a part of the cores for each of `calls`; on another device than the CPU, itself."""
+        if self.device.type != "cpu":
+            return self
+        threads = max(1, torch.get_num_threads() // calls)
+        module = self.graph.module
+        return TorchEngine(module, self.preprocess, device=self.device, dtype=self._dtype, threads=threads)
+
+    def run(self, crops: NDArray[Any]) -> Outputs:
         """Outputs of one batch: "logits" [B, K] (absent without a head) and "embedding" [B, D], float32.
 
         Raises EngineError where the model answers with something that isn't a number, and where memory runs out.
         """
+        if self.threads is not None and torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)  # of the calling thread alone
         try:
-            outputs = self._outputs(pixels)
+            with torch.inference_mode():
+                answered = self.graph(torch.from_numpy(crops).to(self.device))
+                outputs = {name: values.cpu().numpy() for name, values in answered.items()}
         except RuntimeError as error:
             # An accelerator has a class for it, the CPU's allocator only words.
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
             raise EngineError(
-                f"{self.name}: no memory for {len(pixels)} pictures at once; choose a smaller batch size (--batch-size)"
+                f"{self.name}: no memory for {len(crops)} pictures at once; choose a smaller batch size (--batch-size)"
             ) from error
         for name, values in outputs.items():
             if not np.isfinite(values).all():
                 raise EngineError(f"{self.name}: the {name} holds values that aren't finite; damaged weights, or dtype")
-        return outputs
-
-    def _outputs(self, pixels: NDArray[Any]) -> Outputs:
-        with torch.inference_mode():
-            batch = torch.from_numpy(pixels).to(self.device)
-            if self.input.dtype != "float32":
-                # As image.preprocess.normalize, to the bit: float32, divided, in this order.
-                batch = (
-                    (batch.permute(0, 3, 1, 2).float() / self.preprocess.full_scale - self._mean) / self._std
-                ).contiguous()
-            embedding = self.module.embed(batch.to(self._dtype))
-            outputs = {"embedding": embedding.float().cpu().numpy()}
-            if self.module.spec.num_classes:
-                outputs["logits"] = self.module.logits(embedding).float().cpu().numpy()
         return outputs

@@ -17,7 +17,10 @@ from PIL import Image
 from vitkit.errors import ConfigError, ImageError
 from vitkit.image.decode import DEFAULT_LIMITS, Decoded
 
-__all__ = ["Preprocess", "apply", "fit", "normalize"]
+__all__ = ["Fitted", "Preprocess", "apply", "fit", "normalize"]
+
+Fitted: TypeAlias = NDArray[Any]
+"""uint8 or uint16, as decoded; or float32 in 0..1, of a model whose pictures are rescaled before they are resized."""
 
 Values = TypeVar("Values", bound=np.generic)
 
@@ -100,6 +103,11 @@ class Preprocess:
         return np.dtype(np.uint8 if self.value_range is None else np.uint16)
 
     @property
+    def fitted_type(self) -> np.dtype[Any]:
+        """What resized and cropped pictures are held as: `pixel_type`, or float32 in 0..1 of what is rescaled first."""
+        return self.pixel_type if self.order == "resize_first" else np.dtype(np.float32)
+
+    @property
     def full_scale(self) -> int:
         """The largest pixel, 1 on the scale of `mean` and `std`."""
         return int(np.iinfo(self.pixel_type).max)
@@ -119,39 +127,36 @@ def apply(preprocess: Preprocess, rgb: Decoded) -> NDArray[np.float32]:
     Raises ImageError for another dtype or channel count, for a picture that resizing would make larger than
     178,956,970 pixels, and for one of another size where neither resize nor crop is set.
     """
-    _check(preprocess, rgb)
-    if preprocess.order == "resize_first":
-        return normalize(preprocess, _crop(preprocess, _resize(preprocess, rgb)))
-    unit = rgb.astype(np.float32)
-    unit /= np.float32(preprocess.full_scale)
-    fitted = _crop(preprocess, _resize(preprocess, unit))
-    return _standardize(preprocess, np.moveaxis(fitted, -1, 0).copy(order="C"))
+    return normalize(preprocess, fit(preprocess, rgb))
 
 
-def fit(preprocess: Preprocess, rgb: Decoded) -> Decoded:
-    """Resizes and crops [H, W, C] of `pixel_type` to [h, w, C] = size, in memory of its own; errors as `apply`.
+def fit(preprocess: Preprocess, rgb: Decoded) -> Fitted:
+    """Resizes and crops [H, W, C] of `pixel_type` to [h, w, C] = size of `fitted_type`, in memory of its own.
 
-    Raises ConfigError for order "rescale_first", which has no whole numbers in between: use `apply`.
+    Errors as `apply`.
     """
-    if preprocess.order != "resize_first":
-        raise ConfigError("order 'rescale_first' resizes floats, so there are no whole pixels to fit; use apply")
     _check(preprocess, rgb)
-    return np.array(_crop(preprocess, _resize(preprocess, rgb)), order="C")
+    pixels: Fitted = rgb
+    if preprocess.order == "rescale_first":
+        pixels = rgb.astype(np.float32)
+        pixels /= np.float32(preprocess.full_scale)
+    return np.array(_crop(preprocess, _resize(preprocess, pixels)), order="C")
 
 
-def normalize(preprocess: Preprocess, pixels: Decoded) -> NDArray[np.float32]:
-    """Turns [..., h, w, C] into (x / full_scale - mean) / std, float32 [..., C, h, w], contiguous.
+def normalize(preprocess: Preprocess, pixels: Fitted) -> NDArray[np.float32]:
+    """Turns [..., h, w, C] of `fitted_type` into (x / full_scale - mean) / std, float32 [..., C, h, w], contiguous.
 
     Computed in float32 in this order: timm and transformers give the same bits. (A table of 256 values a channel
-    gives them too, but measured slower.)
+    gives them too, but measured slower.) Floats are on the scale 0..1 already.
     """
-    if pixels.dtype != preprocess.pixel_type or pixels.ndim < 3 or pixels.shape[-1] != preprocess.channels:
+    if pixels.dtype != preprocess.fitted_type or pixels.ndim < 3 or pixels.shape[-1] != preprocess.channels:
         raise ImageError(
-            f"pixels are {pixels.dtype} {list(pixels.shape)}; the model takes {preprocess.pixel_type} "
+            f"pixels are {pixels.dtype} {list(pixels.shape)}; the model takes {preprocess.fitted_type} "
             f"[..., H, W, {preprocess.channels}]"
         )
     values = np.moveaxis(pixels, -1, -3).astype(np.float32, order="C")
-    values /= np.float32(preprocess.full_scale)
+    if preprocess.order == "resize_first":
+        values /= np.float32(preprocess.full_scale)
     return _standardize(preprocess, values)
 
 

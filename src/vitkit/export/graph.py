@@ -1,0 +1,42 @@
+"""The one computation that every engine runs and every export holds: from whole pixels to answers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vitkit.image.preprocess import Preprocess
+from vitkit.model.base import ImageModel
+
+__all__ = ["CropGraph"]
+
+
+class CropGraph(nn.Module):
+    """A model with its normalisation inside: crops as `image.preprocess.fit` makes them to what the model says.
+
+    The model's own device and dtype are kept; pixels are normalised in float32.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, module: ImageModel, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.module = module.eval()
+        weight = next(module.parameters())
+        self.dtype = weight.dtype
+        self.scale = preprocess.full_scale if preprocess.order == "resize_first" else 1
+        shape = (preprocess.channels, 1, 1)
+        for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
+            self.register_buffer(name, torch.tensor(values, device=weight.device).reshape(shape), persistent=False)
+
+    def forward(self, crops: Tensor) -> dict[str, Tensor]:
+        """Crops [B, H, W, C] to float32 "embedding" [B, D] and, where there is a head, "logits" [B, K]."""
+        pixels = crops.permute(0, 3, 1, 2).float()
+        # As image.preprocess.normalize, to the bit: float32, divided, in this order.
+        pixels = (((pixels / self.scale if self.scale != 1 else pixels) - self.mean) / self.std).contiguous()
+        embedding = self.module.embed(pixels.to(self.dtype))
+        outputs = {"embedding": embedding.float()}
+        if self.module.spec.num_classes:
+            outputs["logits"] = self.module.logits(embedding).float()
+        return outputs
