@@ -1,0 +1,52 @@
+"""The libraries that run or write exports: imported when used, and kept from calling home."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+from vitkit.errors import ConfigError
+
+__all__ = ["import_onnx", "import_onnxruntime", "import_openvino"]
+
+NEEDED = "{} isn't installed here: pip install 'vitkit[{}]'"
+TELEMETRY = "openvino_telemetry"
+
+
+def import_onnx() -> ModuleType:
+    """The onnx library, with what torch writes ONNX by; ConfigError where either isn't installed."""
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  # torch.onnx.export imports it, late and in words of its own
+    except ImportError:
+        raise ConfigError(NEEDED.format("onnx or onnxscript", "onnx")) from None
+    return onnx
+
+
+def import_onnxruntime() -> ModuleType:
+    """The onnxruntime library, which sends no usage events from here; ConfigError where it isn't installed."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ConfigError(NEEDED.format("onnxruntime", "onnx")) from None
+    onnxruntime.disable_telemetry_events()  # Windows builds send them otherwise
+    return onnxruntime  # type: ignore[no-any-return]
+
+
+def import_openvino() -> ModuleType:
+    """The openvino library; ConfigError where it isn't installed.
+
+    Importing it sends an event over the network and writes an identifier into the home folder, unless its package
+    openvino_telemetry can't be imported: then it uses a stub. So that package is hidden meanwhile.
+    """
+    hiding = TELEMETRY not in sys.modules
+    if hiding:
+        sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # so importing it is an ImportError
+    try:
+        import openvino
+    except ImportError:
+        raise ConfigError(NEEDED.format("openvino", "openvino")) from None
+    finally:
+        if hiding:
+            del sys.modules[TELEMETRY]
+    return openvino  # type: ignore[no-any-return]
