@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +25,11 @@ import vitkit
 from vitkit.checkpoint.presets import find_preset
 from vitkit.data import store
 from vitkit.device import has_native_bfloat16, pick_device
+from vitkit.engine.measure import matrix_peak
 from vitkit.training.log import read_log
 
 WIDTH, HEIGHT, CLASSES, VAL_FRACTION = 500, 375, 8, 0.1
+PEAK_S = 3.0
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
     dtype = torch.bfloat16 if has_native_bfloat16(device) else torch.float32
     if options.streamed:
         store.memory_limit = lambda: 0
-    peaks = [matrix_peak(device, dtype)]
+    peaks = [matrix_peak(device, dtype, PEAK_S)]
     with tempfile.TemporaryDirectory() as place:
         make_pictures(Path(place) / "pictures", options.pictures)
         settings = {"epochs": options.epochs, "batch_size": options.batch_size, "compile": options.compile}
@@ -60,7 +61,7 @@ def main() -> None:
             output=Path(place) / "run",
         )
         rows = [row for row in read_log(run.folder / "log.jsonl") if row["kind"] == "step"]
-    peaks.append(matrix_peak(device, dtype))
+    peaks.append(matrix_peak(device, dtype, PEAK_S))
     steady = rows[len(rows) // 3 :]
     rate = sum(row["images_per_s"] * row["seconds"] for row in steady) / sum(row["seconds"] for row in steady)
     work = 6 * find_preset(options.preset).model.spec.macs() * rate
@@ -69,29 +70,6 @@ def main() -> None:
     print(f"{rate:.1f} images/s over {len(steady)} steps, {work / 1e12:.3f} TFLOP/s")
     print(f"matrix peak {max(peaks) / 1e12:.3f} TFLOP/s (before {peaks[0] / 1e12:.3f}, after {peaks[1] / 1e12:.3f})")
     print(f"share of the peak: {work / max(peaks):.1%}")
-
-
-def matrix_peak(device: torch.device, dtype: torch.dtype, seconds: float = 1.0) -> float:
-    """Operations per second of the fastest of a few square products."""
-    best = 0.0
-    for side in (4096, 8192, 16384) if device.type == "cuda" else (512, 1024, 2048):
-        left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-        out = torch.empty_like(left)
-        torch.mm(left, right, out=out)
-        finish(device)
-        count, start = 0, time.perf_counter()
-        while time.perf_counter() - start < seconds:
-            for _ in range(4):
-                torch.mm(left, right, out=out)
-            finish(device)
-            count += 4
-        best = max(best, count * 2 * side**3 / (time.perf_counter() - start))
-    return best
-
-
-def finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def make_pictures(folder: Path, count: int) -> None:
