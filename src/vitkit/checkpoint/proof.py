@@ -114,9 +114,9 @@ def first_departure(stages: list[Stage]) -> Stage | None:
     return next((stage for stage in stages if not stage.agrees), None)
 
 
-def write_proof(file: Path, proof: Mapping[str, Tensor]) -> None:
-    """Writes a proof; it is less than 200 kB by construction."""
-    content = save(dict(proof), metadata={"format": "vitkit-proof-1"})
+def write_proof(file: Path, proof: Mapping[str, Tensor], said: Mapping[str, str] = {}) -> None:
+    """Writes a proof, with what else is `said` in its header; it is less than 200 kB by construction."""
+    content = save(dict(proof), metadata={"format": "vitkit-proof-1", **said})
     assert len(content) < LIMIT_BYTES, f"a proof of {len(content)} bytes"
     file.write_bytes(content)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vitkit.image.preprocess import Preprocess
@@ -23,6 +27,7 @@ class CropGraph(nn.Module):
     def __init__(self, module: ImageModel, preprocess: Preprocess) -> None:
         super().__init__()
         self.module = module.eval()
+        self.preprocess = preprocess
         weight = next(module.parameters())
         self.dtype = weight.dtype
         self.scale = preprocess.full_scale if preprocess.order == "resize_first" else 1
@@ -40,3 +45,16 @@ class CropGraph(nn.Module):
         if self.module.spec.num_classes:
             outputs["logits"] = self.module.logits(embedding).float()
         return outputs
+
+    def example(self, count: int, size: tuple[int, int] | None = None, *, seed: int = 0) -> NDArray[Any]:
+        """Crops of noise [count, H, W, C] as the graph takes them; of another `size` than the model's where it can be."""
+        wanted, rng = self.preprocess, np.random.default_rng(seed)
+        shape = (count, *(size or wanted.size), wanted.channels)
+        if wanted.order == "rescale_first":
+            return rng.random(shape, np.float32)
+        return rng.integers(0, wanted.full_scale, shape, wanted.pixel_type, endpoint=True)
+
+    @property
+    def size_step(self) -> int | None:
+        """What H and W may be any multiples of in an exported graph; None where they stay the model's."""
+        return None

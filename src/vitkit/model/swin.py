@@ -172,7 +172,7 @@ class WindowBlock(nn.Module):
         """Tokens [B, h, w, D] to what attention within windows gives."""
         bias = self.attn.bias(windows.pairs)
         if windows.mask is not None:
-            bias = (bias + windows.mask).repeat(len(x), 1, 1, 1)  # [B * n, A, N, N]
+            bias = (bias + windows.mask).repeat(x.shape[0], 1, 1, 1)  # [B * n, A, N, N]
         return windows.join(self.attn(windows.cut(x), Places(bias=bias)))
 
 

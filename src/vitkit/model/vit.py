@@ -138,7 +138,7 @@ class VisionTransformer(ImageModel):
             patches = patches + table[:, own:]
         elif spec.position == "sincos":
             patches = patches + sincos_positions(grid, spec.embed_dim, device=patches.device).to(patches.dtype)
-        return torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1) if P else patches
+        return torch.cat([prefix.expand(patches.shape[0], -1, -1), patches], dim=1) if P else patches
 
     def places(self, grid: tuple[int, int], x: Tensor) -> Places:
         """What the blocks' attention is told of a grid; `x` gives the device."""

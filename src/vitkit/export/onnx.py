@@ -1,0 +1,84 @@
+"""Graphs as ONNX: one file, the weights inside, that any runtime of ONNX runs.
+
+The graph is torch's own translation (torch.onnx, dynamo=True) of the traced program, in the standard operators alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vitkit.errors import CheckpointError, ConfigError
+from vitkit.export.graph import CropGraph
+from vitkit.export.metadata import KEY
+from vitkit.export.program import trace, without_warnings
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+__all__ = ["OPSET", "need", "read_text", "runner", "to_onnx", "write"]
+
+OPSET = 20
+"""The first with Gelu as one operator; ONNX Runtime runs it since 1.17 (2024)."""
+LIMIT_BYTES = 2**31 - 1
+"""Of one protobuf message."""
+
+
+def need(name: str) -> Any:
+    """The module `name`, onnx, onnxscript or onnxruntime. ConfigError naming the extra where it isn't installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"ONNX needs {name}, which isn't installed ({error}): pip install 'vitkit[onnx]'") from None
+
+
+def to_onnx(graph: CropGraph, *, dynamic: bool = True) -> ModelProto:
+    """The graph as an ONNX model of any batch; with `dynamic` also of the sizes that `graph.size_step` allows.
+
+    Its input is "crops", its outputs "embedding" and, where there is a head, "logits".
+    """
+    need("onnxscript"), need("onnx")
+    weights = sum(tensor.nbytes for tensor in graph.state_dict().values())
+    if weights > LIMIT_BYTES - 2**20:
+        raise ConfigError(f"{weights / 2**30:.1f} GiB of weights don't fit into one ONNX file (2 GiB); use --to torch")
+    traced = trace(graph, dynamic=dynamic)
+    names = [name for name in ("embedding", "logits") if name == "embedding" or graph.module.spec.num_classes]
+    with torch.no_grad(), without_warnings():
+        made = torch.onnx.export(traced, dynamo=True, opset_version=OPSET, output_names=names, verbose=False)
+    assert made is not None
+    return made.model_proto
+
+
+def write(graph: CropGraph, file: Path, text: str) -> None:
+    """Writes the ONNX model to `file`, with the metadata `text`."""
+    model = to_onnx(graph)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = KEY, text
+    file.write_bytes(model.SerializeToString())
+
+
+def read_text(file: Path) -> str | None:
+    """The metadata's text, None where there is none."""
+    onnx = need("onnx")
+    try:
+        model = onnx.load(file)
+    except Exception as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    return next((entry.value for entry in model.metadata_props if entry.key == KEY), None)
+
+
+def runner(file: Path) -> Any:
+    """A function from crops [B, H, W, C] to outputs, by ONNX Runtime in float32 on the CPU."""
+    runtime = need("onnxruntime")
+    session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(crops: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        return dict(zip(names, session.run(None, {"crops": crops}), strict=True))
+
+    return run

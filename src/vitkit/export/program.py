@@ -1,0 +1,69 @@
+"""Graphs as torch programs: traced once by torch.export, which the other formats are made of; and their file, .pt2."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.export import Dim, ExportedProgram
+
+from vitkit.export.graph import CropGraph
+from vitkit.export.metadata import KEY
+
+__all__ = ["read_text", "runner", "trace", "without_warnings", "write"]
+
+MOST_STEPS = 4096
+"""Of a side, in a traced graph: far beyond what attention has memory for."""
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Inside, what torch's exporters warn of in their own code, and what they log, stays out of the user's way."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
+        yield
+
+
+def trace(graph: CropGraph, *, dynamic: bool = True) -> ExportedProgram:
+    """The graph of any batch; with `dynamic` also of the sizes that `graph.size_step` allows."""
+    step = graph.size_step if dynamic else None
+    shape: dict[int, Any] = {0: Dim("batch", min=1)}
+    size = None
+    if step is not None:
+        height, width = graph.preprocess.size
+        # An example of the model's own size, or a square one, would be taken for the rule.
+        size = (height + step, width + 2 * step)
+        shape |= {1: step * Dim("rows", min=1, max=MOST_STEPS), 2: step * Dim("columns", min=1, max=MOST_STEPS)}
+    crops = torch.from_numpy(graph.example(2, size))
+    with torch.no_grad(), without_warnings():
+        return torch.export.export(graph, (crops,), dynamic_shapes=(shape,), strict=False)
+
+
+def write(graph: CropGraph, file: Path, text: str) -> None:
+    """Writes the program to `file`, with the metadata `text`."""
+    with without_warnings():
+        torch.export.save(trace(graph), file, extra_files={KEY: text})
+
+
+def read_text(file: Path) -> str | None:
+    """The metadata's text, None where there is none."""
+    extra = {KEY: ""}
+    torch.export.load(file, extra_files=extra)
+    return extra[KEY] or None
+
+
+def runner(file: Path) -> Any:
+    """A function from crops [B, H, W, C] to outputs, by torch in float32 on the CPU."""
+    program = torch.export.load(file).module()
+
+    def run(crops: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        with torch.inference_mode():
+            return {name: values.numpy() for name, values in program(torch.from_numpy(crops)).items()}
+
+    return run
