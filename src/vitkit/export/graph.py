@@ -47,7 +47,7 @@ class CropGraph(nn.Module):
         return outputs
 
     def example(self, count: int, size: tuple[int, int] | None = None, *, seed: int = 0) -> NDArray[Any]:
-        """Crops of noise [count, H, W, C] as the graph takes them; of another `size` than the model's where it can be."""
+        """Crops of noise [count, H, W, C] as the graph takes them; of another `size` where the graph can."""
         wanted, rng = self.preprocess, np.random.default_rng(seed)
         shape = (count, *(size or wanted.size), wanted.channels)
         if wanted.order == "rescale_first":

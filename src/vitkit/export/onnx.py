@@ -5,7 +5,6 @@ The graph is torch's own translation (torch.onnx, dynamo=True) of the traced pro
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +14,14 @@ from numpy.typing import NDArray
 
 from vitkit.errors import CheckpointError, ConfigError
 from vitkit.export.graph import CropGraph
+from vitkit.export.libraries import import_onnx, import_onnxruntime
 from vitkit.export.metadata import KEY
 from vitkit.export.program import trace, without_warnings
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["OPSET", "need", "read_text", "runner", "to_onnx", "write"]
+__all__ = ["OPSET", "read_text", "runner", "to_onnx", "write"]
 
 OPSET = 20
 """The first with Gelu as one operator; ONNX Runtime runs it since 1.17 (2024)."""
@@ -29,20 +29,12 @@ LIMIT_BYTES = 2**31 - 1
 """Of one protobuf message."""
 
 
-def need(name: str) -> Any:
-    """The module `name`, onnx, onnxscript or onnxruntime. ConfigError naming the extra where it isn't installed."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ConfigError(f"ONNX needs {name}, which isn't installed ({error}): pip install 'vitkit[onnx]'") from None
-
-
 def to_onnx(graph: CropGraph, *, dynamic: bool = True) -> ModelProto:
     """The graph as an ONNX model of any batch; with `dynamic` also of the sizes that `graph.size_step` allows.
 
     Its input is "crops", its outputs "embedding" and, where there is a head, "logits".
     """
-    need("onnxscript"), need("onnx")
+    import_onnx()
     weights = sum(tensor.nbytes for tensor in graph.state_dict().values())
     if weights > LIMIT_BYTES - 2**20:
         raise ConfigError(f"{weights / 2**30:.1f} GiB of weights don't fit into one ONNX file (2 GiB); use --to torch")
@@ -64,7 +56,7 @@ def write(graph: CropGraph, file: Path, text: str) -> None:
 
 def read_text(file: Path) -> str | None:
     """The metadata's text, None where there is none."""
-    onnx = need("onnx")
+    onnx = import_onnx()
     try:
         model = onnx.load(file)
     except Exception as error:
@@ -74,8 +66,7 @@ def read_text(file: Path) -> str | None:
 
 def runner(file: Path) -> Any:
     """A function from crops [B, H, W, C] to outputs, by ONNX Runtime in float32 on the CPU."""
-    runtime = need("onnxruntime")
-    session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    session = import_onnxruntime().InferenceSession(file, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
 
     def run(crops: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
