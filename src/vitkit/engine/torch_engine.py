@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vitkit.engine.protocol import InputSpec, Outputs
 from vitkit.errors import EngineError
-from vitkit.export.graph import CropGraph
+from vitkit.exports.graph import CropGraph
 from vitkit.image.preprocess import Preprocess
 from vitkit.model.base import ImageModel
 

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from vitkit.errors import CheckpointError, ConfigError
-from vitkit.export.graph import CropGraph
-from vitkit.export.libraries import import_onnx, import_onnxruntime
-from vitkit.export.metadata import KEY
-from vitkit.export.program import trace, without_warnings
+from vitkit.exports.graph import CropGraph
+from vitkit.exports.libraries import import_onnx, import_onnxruntime
+from vitkit.exports.metadata import KEY
+from vitkit.exports.program import trace, without_warnings
 
 if TYPE_CHECKING:
     from onnx import ModelProto

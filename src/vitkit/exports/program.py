@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch.export import Dim, ExportedProgram
 
-from vitkit.export.graph import CropGraph
-from vitkit.export.metadata import KEY
+from vitkit.exports.graph import CropGraph
+from vitkit.exports.metadata import KEY
 
 __all__ = ["read_text", "runner", "trace", "without_warnings", "write"]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from vitkit.errors import ConfigError
-from vitkit.export import libraries
+from vitkit.exports import libraries
 
 PROGRAM = """
 import socket, sys
 def refuse(*given): raise SystemExit(f"asks for the address of {given[0]}")
 socket.getaddrinfo = refuse
-from vitkit.export.libraries import import_openvino
+from vitkit.exports.libraries import import_openvino
 print(import_openvino().Core().available_devices)
 print([name for name in sys.modules if name.startswith("openvino_telemetry")])
 """

@@ -9,7 +9,7 @@ import pytest
 from small import NAMES, PREPROCESS, small_model
 from vitkit import CheckpointError
 from vitkit.checkpoint.card import Card
-from vitkit.export.metadata import describe, fingerprint, from_text, to_text
+from vitkit.exports.metadata import describe, fingerprint, from_text, to_text
 
 CARD = Card(preprocess=PREPROCESS, class_names=NAMES, scores="sigmoid")
 

@@ -8,8 +8,8 @@ import onnxruntime
 import torch
 
 from small import PREPROCESS, small_model
-from vitkit.export.graph import CropGraph
-from vitkit.export.onnx import OPSET, to_onnx
+from vitkit.exports.graph import CropGraph
+from vitkit.exports.onnx import OPSET, to_onnx
 
 
 def test_a_graph_answers_as_torch_does_in_batches_of_any_length() -> None:
