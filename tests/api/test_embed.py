@@ -14,7 +14,8 @@ from torch import nn
 import vitkit
 from small import PREPROCESS, picture, picture_file, small_folder, small_model
 from vitkit import ConfigError, Predictor
-from vitkit.api.embed import EMBEDDING_FORMATS, Embedded, ParquetWriter, check_embedding_file, embed_to_file
+from vitkit.api.embed import EMBEDDING_FORMATS, check_embedding_file, embed_to_file
+from vitkit.api.written import Written
 from vitkit.engine.predict import Answer
 
 
@@ -43,7 +44,7 @@ def test_rows_keep_the_order_and_failures_are_named_and_nan(vit: Predictor, tmp_
     paths.append(str(tmp_path / "empty.png"))
     told: list[Answer] = []
     done = embed_to_file(vit, iter(paths), tmp_path / f"x{ending}", batch_size=3, on_answer=told.append)
-    assert done == Embedded(count=6, failed=2, feature_dim=32)
+    assert done == Written(count=6, failed=2)
     assert [answer.picture for answer in told] == paths
     rows, pictures, errors = read(tmp_path / f"x{ending}")
     assert rows.dtype == np.float32 and rows.shape == (6, 32)
@@ -107,7 +108,7 @@ def test_no_pictures_make_an_empty_file_and_arrays_go_by_their_shape(
 def test_parquet_comes_in_groups_of_rows_and_loses_none(
     vit: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ParquetWriter, "ROWS", 4)
+    monkeypatch.setattr("vitkit.api.embed.PARQUET_ROWS", 4)
     pictures = [np.full((8, 8, 3), level, np.uint8) for level in range(10)]
     embed_to_file(vit, pictures, tmp_path / "x.parquet", batch_size=3)
     assert pq.ParquetFile(tmp_path / "x.parquet").num_row_groups == 3
@@ -115,17 +116,34 @@ def test_parquet_comes_in_groups_of_rows_and_loses_none(
 
 
 @pytest.mark.parametrize("ending", sorted(EMBEDDING_FORMATS))
-def test_whatever_stops_it_leaves_the_old_file_and_nothing_else(vit: Predictor, tmp_path: Path, ending: str) -> None:
-    (tmp_path / f"x{ending}").write_text("old")
+def test_whatever_stops_it_leaves_the_old_file_and_a_part_to_go_on_with(
+    vit: Predictor, tmp_path: Path, ending: str
+) -> None:
+    output = tmp_path / f"x{ending}"
+    output.write_text("old")
+    pictures: list[Any] = [np.full((8, 8, 3), level, np.uint8) for level in range(20)]
+    pictures[3] = b"no picture"
 
     def stops() -> Iterator[Any]:
-        yield from [picture()] * 20
+        yield from pictures[:11]
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        embed_to_file(vit, stops(), tmp_path / f"x{ending}", batch_size=2)
-    assert [path.name for path in tmp_path.iterdir()] == [f"x{ending}"]
-    assert (tmp_path / f"x{ending}").read_text() == "old"
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        embed_to_file(vit, stops(), output, batch_size=2)
+    [note] = stopped.value.__notes__
+    kept = re.fullmatch(rf"(\d+) pictures are kept in '{output}.part': --resume goes on", note)
+    assert kept is not None and 0 < int(kept[1]) <= 11
+    assert sorted(path.name for path in tmp_path.iterdir()) == [output.name, f"{output.name}.part"]
+    assert output.read_text() == "old"
+    with pytest.raises(
+        ConfigError, match=rf"holds {kept[1]} pictures of a run that didn't end: go on with it \(--resume\), or"
+    ):
+        embed_to_file(vit, pictures, output)
+    assert embed_to_file(vit, pictures, output, batch_size=2, resume=True) == Written(count=20, failed=1)
+    embed_to_file(vit, pictures, tmp_path / f"whole{ending}", batch_size=2)
+    for resumed, whole in zip(read(output), read(tmp_path / f"whole{ending}"), strict=True):
+        np.testing.assert_array_equal(resumed, whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"whole{ending}", output.name]
 
 
 def test_what_cant_be_written_is_told_before_any_picture_is_read(

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -387,8 +388,7 @@ def disk_with_room(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-# 64 rows have 8,192 bytes of embeddings: no room for those, and room for those but not for the file made of them.
-@pytest.mark.parametrize(("output", "room"), [("x.npz", 2000), ("x.npz", 9500), ("x.parquet", 2000), ("x.json", 2000)])
+@pytest.mark.parametrize(("output", "room"), [("x.npz", 2000), ("x.parquet", 2000), ("x.json", 2000)])
 def test_a_full_disk_leaves_nothing_and_says_so(run: Run, model: str, tmp_path: Path, output: str, room: int) -> None:
     folders = [picture_file(tmp_path / "d" / f"{seed}.png", seed=seed).parent for seed in range(8)]
     (tmp_path / "out").mkdir()
@@ -400,7 +400,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(run: Run, model: str, tmp_path: 
         result = run(*arguments)
     assert (result.code, result.out) == (2, "")
     said = one_line(result.err)
-    assert said.startswith(f"can't write '{tmp_path / 'out' / output}' (") and "File too large" in said
+    assert said == f"can't write '{tmp_path / 'out' / output}' (the disk is full); nothing was left behind"
     assert names(tmp_path / "out") == []
 
 
@@ -413,19 +413,30 @@ def test_a_full_disk_while_converting_leaves_nothing(run: Run, model: str, tmp_p
     assert names(tmp_path) == []
 
 
-def test_a_process_on_a_full_disk_ends_without_another_word(model: str, tmp_path: Path, good: Path) -> None:
+def test_a_process_on_a_full_disk_ends_in_one_line_and_goes_on_where_there_is_room(
+    model: str, tmp_path: Path, good: Path
+) -> None:
     """What Python does at its end, with files that can't be flushed, shows in no other test."""
     (tmp_path / "out").mkdir()
-    done = process(
-        ["embed", "-", "-m", model, "-o", "x.npz"],
-        input=f"{good}\n".encode() * 64,
-        cwd=tmp_path / "out",
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9500, 9500)),
-    )
+
+    def embed(*more: str, limit: int = resource.RLIM_INFINITY) -> subprocess.CompletedProcess[bytes]:
+        return process(
+            ["embed", "-", "-m", model, "-o", "x.npz", *more],
+            input=f"{good}\n".encode() * 64,
+            cwd=tmp_path / "out",
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )
+
+    done = embed(limit=9500)  # enough for 64 embeddings, not for the file made of them
     assert (done.returncode, done.stdout) == (2, b""), done.stderr
-    assert one_line(done.stderr.decode()) == "can't write 'x.npz' (File too large); nothing was left behind"
-    assert names(tmp_path / "out") == []
+    said = "can't write 'x.npz' (the disk is full); 64 pictures are kept in 'x.npz.part': --resume goes on"
+    assert one_line(done.stderr.decode()) == said
+    assert names(tmp_path / "out") == ["x.npz.part"]
+    assert embed("--resume").returncode == 0
+    assert names(tmp_path / "out") == ["x.npz"]
+    with np.load(tmp_path / "out" / "x.npz") as arrays:
+        assert arrays["embeddings"].shape == (64, 32) and np.isfinite(arrays["embeddings"]).all()
 
 
 def test_an_old_result_survives_a_failed_run(refused: Callable[..., str], model: str, tmp_path: Path) -> None:
@@ -451,25 +462,30 @@ def test_standard_output_that_takes_nothing_more_is_an_error(model: str, good: P
 
 
 @pytest.mark.parametrize("output", ["x.npz", "x.parquet", "x.json"])
-def test_an_interrupt_leaves_nothing(
+def test_an_interrupt_keeps_what_is_done(
     run: Run, model: str, tmp_path: Path, good: Path, monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:
     (tmp_path / "out").mkdir()
-    seen: list[str] = []
 
     def interrupt() -> None:
-        seen.extend(names(tmp_path / "out"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "stdin", Stdin(f"{good}\n".encode() * 20, at_end=interrupt))
     verb = "classify" if output == "x.json" else "embed"
-    result = run(verb, "-", "-m", model, "-o", tmp_path / "out" / output)
-    assert (result.code, result.out, one_line(result.err)) == (130, "", "interrupted")
-    assert [name.startswith(".part-") for name in seen] == [True]
-    assert names(tmp_path / "out") == []
+    target = tmp_path / "out" / output
+    result = run(verb, "-", "-m", model, "-o", target)
+    assert (result.code, result.out) == (130, "")
+    kept = re.fullmatch(
+        rf"interrupted; (\d+) pictures are kept in '{target}.part': --resume goes on", one_line(result.err)
+    )
+    assert kept is not None and 0 < int(kept[1]) <= 20
+    assert names(tmp_path / "out") == [f"{output}.part"]
 
 
-def test_a_process_that_is_interrupted_ends_with_130_and_one_line(model: str, tmp_path: Path, good: Path) -> None:
+@pytest.mark.parametrize(("stop", "code", "said"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+def test_a_process_that_is_stopped_ends_with_its_code_and_one_line(
+    model: str, tmp_path: Path, good: Path, stop: str, code: int, said: str
+) -> None:
     command = [*VITKIT, "embed", "-", "-m", model, "-o", "x.npz"]
     (tmp_path / "out").mkdir()
     running = subprocess.Popen(command, cwd=tmp_path / "out", stdin=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -480,11 +496,26 @@ def test_a_process_that_is_interrupted_ends_with_130_and_one_line(model: str, tm
     while not names(tmp_path / "out") and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.3)
-    assert [name.startswith(".part-") for name in names(tmp_path / "out")] == [True], "it is writing"
-    running.send_signal(signal.SIGINT)
+    running.send_signal(getattr(signal, stop))
     _, err = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert one_line(err.decode()) == "interrupted"
+    assert running.returncode == code
+    assert one_line(err.decode()).startswith(f"{said}; ") and "pictures are kept in 'x.npz.part'" in err.decode()
+    assert names(tmp_path / "out") == ["x.npz.part"]
+    assert names(tmp_path / "out" / "x.npz.part") == ["embeddings", "pictures.jsonl", "state.json"]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_half_of_a_converted_folder(
+    run: Run, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: signal.Signals
+) -> None:
+    (tmp_path / "out").mkdir()
+
+    def stopped(*arguments: object) -> None:
+        assert [name.startswith(".part-") for name in names(tmp_path / "out")] == [True], "it is writing"
+        signal.raise_signal(stop)
+
+    monkeypatch.setattr("vitkit.files.sync_file", stopped)
+    assert run("convert", model, "-o", tmp_path / "out" / "m").code == 128 + stop
     assert names(tmp_path / "out") == []
 
 

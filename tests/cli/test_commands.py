@@ -244,7 +244,7 @@ def test_embed_keeps_the_rows_of_failures_and_exits_with_1(run: Run, model: str,
     )
     assert code == 1
     assert "3 x 32 float32, 1 failed" in out
-    assert err == "vitkit: missing.png doesn't exist; check the path\n"
+    assert err == "vitkit: missing.png doesn't exist; check the path\nvitkit: 1 of 3 pictures failed\n"
     with np.load(folder / "x.npz", allow_pickle=False) as arrays:
         assert np.isnan(arrays["embeddings"]).all(axis=1).tolist() == [False, True, False]
         assert arrays["pictures"].tolist() == [str(folder / "0.png"), "missing.png", str(folder / "2.png")]

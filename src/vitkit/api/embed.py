@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
+import json
 import os
-import tempfile
+import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vitkit.engine.predict import BATCH_SIZE, Answer, Predictor
+from vitkit.api.written import PARQUET_ROWS, Written, pyarrow, run_of, utf8
+from vitkit.engine.predict import BATCH_SIZE, Answer, Predictor, name_of
 from vitkit.errors import ConfigError
-from vitkit.files import check_new_file, replace_file, writing
 from vitkit.image.decode import Picture
+from vitkit.part import Part, check_part
 
-__all__ = ["EMBEDDING_FORMATS", "Embedded", "check_embedding_file", "embed_to_file"]
+__all__ = ["EMBEDDING_FORMATS", "check_embedding_file", "embed_to_file"]
+
+VECTORS, NAMES = "embeddings", "pictures.jsonl"
+"""The streams of a run: float32 rows, little-endian; a line [picture, error] for each."""
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """What `embed_to_file` wrote."""
+class Rows:
+    """A run's streams, complete."""
 
+    folder: Path
     count: int
-    failed: int
-    feature_dim: int
+    width: int
+    facts: dict[str, str]
+    """Texts about all of them: model, engine."""
 
-
-class Writer(Protocol):
-    """Takes rows one at a time; the file is complete once `close` returns."""
-
-    def add(self, picture: str, embedding: NDArray[np.float32], error: str) -> None: ...
-
-    def close(self) -> None: ...
+    def names(self) -> Iterator[tuple[str, str]]:
+        """(picture, error) of each row; no error is ""."""
+        with open(self.folder / NAMES, encoding="ascii") as lines:
+            yield from map(json.loads, lines)
 
 
 def embed_to_file(
@@ -45,79 +50,63 @@ def embed_to_file(
     output: str | os.PathLike[str],
     *,
     batch_size: int = BATCH_SIZE,
+    resume: bool = False,
     on_answer: Callable[[Answer], None] | None = None,
-) -> Embedded:
+) -> Written:
     """Writes one row per picture in input order: picture, embedding float32 [D], error.
 
     A picture that failed keeps its row, with NaN for the embedding and its error as text. The file's ending chooses
-    .npz (arrays `embeddings` [n, D], `pictures` [n], `errors` [n]) or .parquet; it appears when it is complete.
+    .npz (arrays `embeddings` [n, D], `pictures` [n], `errors` [n]) or .parquet. Rows gather in the folder OUTPUT.part
+    while the run goes on, and the output appears when it is complete; a run that was broken off, by whatever, goes on
+    from there with `resume`.
     """
-    kind = check_embedding_file(output)
-    count = failed = 0
+    kind = check_embedding_file(output, resume=resume)
     width = predictor.spec.feature_dim
     nothing = np.full(width, np.nan, np.float32)
-    with writing(output), replace_file(output) as part, contextlib.ExitStack() as stack:
-        writer = EMBEDDING_FORMATS[kind](part, width, predictor, stack)
-        for answer in predictor.answers(pictures, batch_size=batch_size):
-            count += 1
-            failed += answer.error is not None
-            row = nothing if answer.embedding is None else answer.embedding
-            writer.add(answer.picture, row, "" if answer.error is None else str(answer.error))
+    with Part(output, {"form": kind, **run_of(predictor)}, {VECTORS: b"", NAMES: b""}, resume=resume) as part:
+        for answer in predictor.answers(part.rest(pictures, name_of), batch_size=batch_size):
+            vector = nothing if answer.embedding is None else answer.embedding
+            error = "" if answer.error is None else str(answer.error)
+            line = json.dumps([answer.picture, error]) + "\n"
+            part.add(answer.picture, vector.astype("<f4").tobytes(), line.encode(), failed=bool(error))
             if on_answer is not None:
                 on_answer(answer)
-        writer.close()
-    return Embedded(count, failed, width)
+        part.commit()
+        facts = {"model": predictor.report.source, "engine": predictor.engine.name}
+        rows = Rows(part.folder, part.state.pictures, width, facts)
+        part.finish(f"result{kind}", functools.partial(EMBEDDING_FORMATS[kind], rows))
+    return Written(part.state.pictures, part.state.failed)
 
 
-def check_embedding_file(output: str | os.PathLike[str]) -> str:
+def check_embedding_file(output: str | os.PathLike[str], *, resume: bool = False) -> str:
     """The output's ending, if it can be written; raises ConfigError before any long work."""
     kind = Path(output).suffix
     if kind not in EMBEDDING_FORMATS:
         raise ConfigError(f"can't write embeddings to {os.fspath(output)!r}; allowed endings: .npz, .parquet")
-    check_new_file(output)
+    check_part(output, resume=resume)
     if kind == ".parquet":
-        _pyarrow()
+        pyarrow(".npz")
     return kind
 
 
-class NpzWriter:
-    """Rows spooled to temporary files, then packed: numpy's format needs the count first."""
-
-    def __init__(self, part: Path, width: int, predictor: Predictor, stack: contextlib.ExitStack) -> None:
-        self.part, self.width = part, width
-        self.count = 0
-        self.spool: dict[str, IO[bytes]] = {
-            name: stack.enter_context(tempfile.TemporaryFile(dir=part.parent, prefix=".part-"))  # noqa: SIM115
-            for name in ("embeddings", "pictures", "errors")
-        }
-        self.longest = {"pictures": 1, "errors": 1}
-        self.facts = {"model": predictor.report.source, "engine": predictor.engine.name}
-
-    def add(self, picture: str, embedding: NDArray[np.float32], error: str) -> None:
-        """One row."""
-        self.spool["embeddings"].write(embedding.astype("<f4").tobytes())
-        for name, text in (("pictures", picture), ("errors", error)):
-            encoded = text.encode("utf-32-le", "surrogatepass")
-            self.longest[name] = max(self.longest[name], len(encoded) // 4)
-            self.spool[name].write(len(encoded).to_bytes(4, "little") + encoded)
-        self.count += 1
-
-    def close(self) -> None:
-        """Packs the spooled rows."""
-        with zipfile.ZipFile(self.part, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            with _member(archive, "embeddings", np.dtype("<f4"), (self.count, self.width)) as member:
-                self.spool["embeddings"].seek(0)
-                while block := self.spool["embeddings"].read(1 << 20):
-                    member.write(block)
-            for name, longest in self.longest.items():
-                with _member(archive, name, np.dtype(f"<U{longest}"), (self.count,)) as member:
-                    self.spool[name].seek(0)
-                    for _ in range(self.count):
-                        length = int.from_bytes(self.spool[name].read(4), "little")
-                        member.write(self.spool[name].read(length).ljust(4 * longest, b"\0"))
-            for name, fact in self.facts.items():
-                with _member(archive, name, np.dtype(f"<U{len(fact)}"), ()) as member:
-                    member.write(fact.encode("utf-32-le", "surrogatepass"))
+def pack_npz(rows: Rows, output: Path) -> None:
+    """Arrays of one length each: numpy's format wants the count, and the longest text, first."""
+    longest = [1, 1]
+    for texts in rows.names():
+        longest = [max(most, len(text)) for most, text in zip(longest, texts, strict=True)]
+    with zipfile.ZipFile(output, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        with (
+            _member(archive, "embeddings", np.dtype("<f4"), (rows.count, rows.width)) as member,
+            open(rows.folder / VECTORS, "rb") as vectors,
+        ):
+            shutil.copyfileobj(vectors, member, 1 << 20)
+        for at, name in enumerate(("pictures", "errors")):
+            with _member(archive, name, np.dtype(f"<U{longest[at]}"), (rows.count,)) as member:
+                for texts in rows.names():
+                    member.write(_utf32(texts[at]).ljust(4 * longest[at], b"\0"))
+        for name, fact in rows.facts.items():
+            with _member(archive, name, np.dtype(f"<U{len(fact)}"), ()) as member:
+                member.write(_utf32(fact))
 
 
 @contextlib.contextmanager
@@ -131,68 +120,26 @@ def _member(
         yield member
 
 
-class ParquetWriter:
-    """Row groups of 4,096 rows: picture, embedding (list of D float32), error (null where all went well)."""
-
-    ROWS = 4096
-
-    def __init__(self, part: Path, width: int, predictor: Predictor, stack: contextlib.ExitStack) -> None:
-        arrow, parquet = _pyarrow()
-        self.arrow = arrow
-        facts = {"model": _utf8(predictor.report.source), "engine": predictor.engine.name}
-        self.schema = arrow.schema(
-            [
-                ("picture", arrow.string()),
-                ("embedding", arrow.list_(arrow.float32(), width)),
-                ("error", arrow.string()),
-            ],
-            metadata=facts,
-        )
-        self.file = stack.enter_context(parquet.ParquetWriter(part, self.schema))
-        self.width = width
-        self.rows: list[tuple[str, NDArray[np.float32], str]] = []
-
-    def add(self, picture: str, embedding: NDArray[np.float32], error: str) -> None:
-        """One row."""
-        self.rows.append((picture, embedding, error))
-        if len(self.rows) == self.ROWS:
-            self._flush()
-
-    def close(self) -> None:
-        """The last rows and the footer."""
-        self._flush()
-        self.file.close()
-
-    def _flush(self) -> None:
-        arrow = self.arrow
-        if not self.rows:
-            return
-        pictures, embeddings, errors = zip(*self.rows, strict=True)
-        flat = arrow.array(np.concatenate(embeddings))
-        columns = [
-            arrow.array([_utf8(picture) for picture in pictures], arrow.string()),
-            arrow.FixedSizeListArray.from_arrays(flat, self.width),
-            arrow.array([error or None for error in errors], arrow.string()),
-        ]
-        self.file.write_table(arrow.Table.from_arrays(columns, schema=self.schema))
-        self.rows = []
+def _utf32(text: str) -> bytes:
+    return text.encode("utf-32-le", "surrogatepass")
 
 
-def _utf8(text: str) -> str:
-    """A path as Parquet can hold it: bytes of a name that aren't UTF-8 are spelt out."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def pack_parquet(rows: Rows, output: Path) -> None:
+    """Groups of rows: picture, embedding (list of D float32), error (null where all went well)."""
+    arrow, parquet = pyarrow()
+    kinds = {"picture": arrow.string(), "embedding": arrow.list_(arrow.float32(), rows.width), "error": arrow.string()}
+    facts = {name: utf8(fact) for name, fact in rows.facts.items()}
+    schema = arrow.schema(kinds.items(), metadata=facts)
+    with open(rows.folder / VECTORS, "rb") as vectors, parquet.ParquetWriter(output, schema) as writer:
+        names = rows.names()
+        while group := list(itertools.islice(names, PARQUET_ROWS)):
+            flat = np.fromfile(vectors, "<f4", len(group) * rows.width)
+            columns = [
+                arrow.array([utf8(picture) for picture, _ in group], arrow.string()),
+                arrow.FixedSizeListArray.from_arrays(arrow.array(flat), rows.width),
+                arrow.array([utf8(error) or None for _, error in group], arrow.string()),
+            ]
+            writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
 
 
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise ConfigError("writing Parquet needs pyarrow: pip install 'vitkit[parquet]', or write .npz") from None
-    return pyarrow, pyarrow.parquet
-
-
-EMBEDDING_FORMATS: dict[str, Callable[[Path, int, Predictor, contextlib.ExitStack], Writer]] = {
-    ".npz": NpzWriter,
-    ".parquet": ParquetWriter,
-}
+EMBEDDING_FORMATS: dict[str, Callable[[Rows, Path], None]] = {".npz": pack_npz, ".parquet": pack_parquet}

@@ -10,9 +10,11 @@ import contextlib
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import typer
 
@@ -54,7 +56,11 @@ COMMANDS: Mapping[str, Callable[..., int]] = {
     "demo": demo,
 }
 
-WRONG_CALL, INTERRUPTED = 2, 130
+WRONG_CALL, INTERRUPTED, TERMINATED = 2, 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: what began is cleared away as on Ctrl-C."""
 
 
 def build_app() -> typer.Typer:
@@ -96,14 +102,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(build_app())
     try:
         # Not `command(given)`, which takes interrupts and closed pipes for itself.
-        with command.make_context("vitkit", given) as context:
+        with _terminable(), command.make_context("vitkit", given) as context:
             code = command.invoke(context)
         sys.stdout.flush()
         return int(code)
     except typer.Exit as end:  # --help and --version
         return end.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        complain("interrupted")
+    except Terminated as stopped:
+        complain(_told("terminated", stopped))
+        return TERMINATED
+    except (KeyboardInterrupt, typer.Abort) as stopped:
+        complain(_told("interrupted", stopped))
         return INTERRUPTED
     except Interrupted as stopped:
         complain(str(stopped))
@@ -115,12 +124,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (VitkitError, OSError, typer.TyperException) as error:
         if debug:
             traceback.print_exc()
-        complain(error.format_message() if isinstance(error, typer.TyperException) else str(error))
+        complain(_told(error.format_message() if isinstance(error, typer.TyperException) else str(error), error))
         try:
             sys.stdout.flush()
         except OSError:
             _forget_output()
         return WRONG_CALL
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises Terminated, where it would end the process at once and leave halves of files behind."""
+
+    def stop(signum: int, frame: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _told(text: str, error: BaseException) -> str:
+    """What an error says, and what was noted on its way."""
+    return "; ".join([text, *getattr(error, "__notes__", ())])
 
 
 def _print_version(asked: bool) -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from vitkit.cli import options
-
-if TYPE_CHECKING:
-    from vitkit.engine.predict import Answer
 
 
 def embed(
     pictures: options.Pictures,
     output: Annotated[str, typer.Option("--output", "-o", help="The file to write: .npz or .parquet.")],
     model: options.Model = None,
+    resume: options.GoOn = False,
     batch_size: options.BatchSize = None,
     *,
     loading: options.Loading,
@@ -28,22 +26,17 @@ def embed(
     from vitkit.api.load import load
     from vitkit.checkpoint.presets import DEFAULT_MODEL
     from vitkit.cli.inputs import open_pictures
-    from vitkit.cli.output import Progress, complain
+    from vitkit.cli.output import Progress, complain_of_failures
     from vitkit.engine.predict import BATCH_SIZE
 
-    check_embedding_file(output)
+    check_embedding_file(output, resume=resume)
     inputs = open_pictures(pictures)
     vit = load(DEFAULT_MODEL if model is None else model, **loading)
     with Progress() as progress:
-
-        def tell(answer: Answer) -> None:
-            progress.advance(failed=answer.error is not None)
-            if answer.error is not None:
-                complain(str(answer.error))
-
-        done = embed_to_file(vit, inputs, output, batch_size=batch_size or BATCH_SIZE, on_answer=tell)
+        size = batch_size or BATCH_SIZE
+        done = embed_to_file(vit, inputs, output, batch_size=size, resume=resume, on_answer=progress.tell)
     typer.echo(
-        f"{output}: {done.count:,} x {done.feature_dim} float32, {done.failed:,} failed "
+        f"{output}: {done.count:,} x {vit.spec.feature_dim} float32, {done.failed:,} failed "
         f"({vit.report.source}, {vit.engine.name})"
     )
-    return 1 if done.failed else 0
+    return complain_of_failures(done)

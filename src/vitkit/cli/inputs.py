@@ -9,10 +9,21 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vitkit.errors import DataError
-from vitkit.image.decode import Picture, is_picture
+from vitkit.image.decode import Blob, Picture, is_picture
 from vitkit.image.listing import list_pictures
 
 __all__ = ["open_pictures"]
+
+
+class Unlisted(Blob):
+    """A folder or pattern on standard input that gives no picture: one that can't be read."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name, self.reason = name, reason
+
+    def read(self) -> bytes:
+        """Raises what is wrong with it."""
+        raise OSError(self.reason)
 
 
 def open_pictures(arguments: Sequence[str]) -> Iterator[Picture]:
@@ -40,6 +51,9 @@ def _standard_input() -> Iterator[Picture]:
         path = line.decode(sys.getfilesystemencoding(), "surrogateescape").rstrip("\r\n")
         if path:
             empty = False
-            yield from list_pictures([path])
+            try:
+                yield from list_pictures([path])
+            except DataError as error:
+                yield Unlisted(path, str(error))
     if empty:
         raise DataError("standard input holds no path; give one per line, or the bytes of one picture")

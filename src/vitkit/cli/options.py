@@ -15,6 +15,7 @@ __all__ = [
     "BatchSize",
     "Device",
     "Dtype",
+    "GoOn",
     "ImageSize",
     "Json",
     "Loading",
@@ -74,6 +75,9 @@ Parity = Annotated[
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps. [auto]")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. [float32]")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Pictures run at once. [8]", min=1)]
+GoOn = Annotated[
+    bool, typer.Option("--resume", help="Go on with what a run that didn't end left in OUTPUT.part; same call else.")
+]
 PngOutput = Annotated[str, typer.Option("--output", "-o", help="A .png file for one picture, or a folder for several.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -8,11 +8,15 @@ import sys
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from vitkit.files import replace_file, writing
 
-__all__ = ["Progress", "complain", "is_first_process", "open_output"]
+if TYPE_CHECKING:
+    from vitkit.api.written import Written
+    from vitkit.engine.predict import Answer
+
+__all__ = ["Progress", "complain", "complain_of_failures", "is_first_process", "open_output"]
 
 PLAIN_EVERY_S = 10.0
 
@@ -41,6 +45,13 @@ def complain(text: str) -> None:
     """One line on stderr about an input that failed; of several processes, only the first one's."""
     if is_first_process():
         print(f"vitkit: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201
+
+
+def complain_of_failures(written: Written) -> int:
+    """Says how many pictures of a whole run failed, and returns the exit code that says so."""
+    if written.failed:
+        complain(f"{written.failed:,} of {written.count:,} pictures failed")
+    return 1 if written.failed else 0
 
 
 class Progress:
@@ -86,6 +97,12 @@ class Progress:
         elif not self._results_shown and time.monotonic() - self._said > PLAIN_EVERY_S:
             self._said = time.monotonic()
             self._say()
+
+    def tell(self, answer: Answer) -> None:
+        """Counts an answer's picture, and names it if it failed."""
+        self.advance(failed=answer.error is not None)
+        if answer.error is not None:
+            complain(str(answer.error))
 
     def _rate(self) -> str:
         return f"{self.done / max(time.monotonic() - self._start, 1e-9):.1f}/s"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vitkit.model.spec import AnySpec
     from vitkit.text.tokenizer import Tokenizer
 
-__all__ = ["Answer", "Prediction", "Predictor", "probabilities"]
+__all__ = ["Answer", "Prediction", "Predictor", "name_of", "probabilities"]
 
 BATCH_SIZE = 8
 """Pictures run at once where nothing else is said: past it the CPU gains little, and memory stays small."""
@@ -171,11 +171,11 @@ class Predictor:
         ready = 0
         for picture in _several(pictures):
             try:
-                waiting.append((_name(picture), self._pixels(picture, allow_urls)))
+                waiting.append((name_of(picture), self._pixels(picture, allow_urls)))
                 ready += 1
             except ImageError as error:
                 # Without its traceback, whose frames hold the half-decoded picture for as long as the error lives.
-                waiting.append((_name(picture), ImageError(str(error))))
+                waiting.append((name_of(picture), ImageError(str(error))))
             # Errors alone never fill memory either: they leave as soon as nothing older waits for its batch.
             if ready == batch_size or (ready == 0 and waiting):
                 yield from self._run(waiting)
@@ -244,7 +244,8 @@ def _is_one(pictures: object) -> bool:
     return isinstance(pictures, bytes) or not isinstance(pictures, Iterable)
 
 
-def _name(picture: Picture) -> str:
+def name_of(picture: Picture) -> str:
+    """What an Answer calls the picture: its path or URL as it was given, else a short description."""
     return os.fsdecode(picture) if isinstance(picture, str | os.PathLike) else describe(picture)
 
 
