@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vitkit.exports.metadata import Form
 from vitkit.image.preprocess import Preprocess
 from vitkit.model.base import ImageModel
 
@@ -21,6 +22,8 @@ class CropGraph(nn.Module):
     The model's own device and dtype are kept; pixels are normalised in float32.
     """
 
+    form: ClassVar[Form] = "crops"
+    """What it takes, which is its input's name too."""
     mean: Tensor
     std: Tensor
 

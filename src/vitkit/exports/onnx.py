@@ -32,7 +32,7 @@ LIMIT_BYTES = 2**31 - 1
 def to_onnx(graph: CropGraph, *, dynamic: bool = True) -> ModelProto:
     """The graph as an ONNX model of any batch; with `dynamic` also of the sizes that `graph.size_step` allows.
 
-    Its input is "crops", its outputs "embedding" and, where there is a head, "logits".
+    Its input is named after `graph.form`, its outputs are "embedding" and, where there is a head, "logits".
     """
     import_onnx()
     weights = sum(tensor.nbytes for tensor in graph.state_dict().values())
@@ -65,11 +65,12 @@ def read_text(file: Path) -> str | None:
 
 
 def runner(file: Path) -> Any:
-    """A function from crops [B, H, W, C] to outputs, by ONNX Runtime in float32 on the CPU."""
+    """A function from what the graph takes, [B, H, W, C], to outputs, by ONNX Runtime in float32 on the CPU."""
     session = import_onnxruntime().InferenceSession(file, providers=["CPUExecutionProvider"])
+    taken = session.get_inputs()[0].name
     names = [output.name for output in session.get_outputs()]
 
-    def run(crops: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        return dict(zip(names, session.run(None, {"crops": crops}), strict=True))
+    def run(pixels: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        return dict(zip(names, session.run(None, {taken: pixels}), strict=True))
 
     return run

@@ -15,11 +15,9 @@ from torch.export import Dim, ExportedProgram
 
 from vitkit.exports.graph import CropGraph
 from vitkit.exports.metadata import KEY
+from vitkit.image.limits import DEFAULT_LIMITS
 
 __all__ = ["read_text", "runner", "trace", "without_warnings", "write"]
-
-MOST_STEPS = 4096
-"""Of a side, in a traced graph: far beyond what attention has memory for."""
 
 
 @contextmanager
@@ -39,7 +37,8 @@ def trace(graph: CropGraph, *, dynamic: bool = True) -> ExportedProgram:
         height, width = graph.preprocess.size
         # An example of the model's own size, or a square one, would be taken for the rule.
         size = (height + step, width + 2 * step)
-        shape |= {1: step * Dim("rows", min=1, max=MOST_STEPS), 2: step * Dim("columns", min=1, max=MOST_STEPS)}
+        most = DEFAULT_LIMITS.max_side // step
+        shape |= {1: step * Dim("rows", min=1, max=most), 2: step * Dim("columns", min=1, max=most)}
     crops = torch.from_numpy(graph.example(2, size))
     with torch.no_grad(), without_warnings():
         return torch.export.export(graph, (crops,), dynamic_shapes=(shape,), strict=False)
