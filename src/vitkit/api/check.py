@@ -90,6 +90,7 @@ def check(
     parity: str | None = None,
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
+    engine: str | None = None,
     batch_size: int = BATCH_SIZE,
     suspects: int = SUSPECTS,
     output: str | os.PathLike[str] | None = None,
@@ -109,7 +110,14 @@ def check(
     predictor = None
     if model is not None:
         predictor = load(
-            model, revision=revision, preset=preset, image_size=image_size, parity=parity, device=device, dtype=dtype
+            model,
+            revision=revision,
+            preset=preset,
+            image_size=image_size,
+            parity=parity,
+            device=device,
+            dtype=dtype,
+            engine=engine,
         )
     count = len(found.samples)
     total = count if predictor is None else 2 * count

@@ -32,6 +32,7 @@ def evaluate(
     parity: str | None = None,
     device: str | None = None,
     dtype: str | torch.dtype | None = None,
+    engine: str | None = None,
     batch_size: int = BATCH_SIZE,
     confusion: str | os.PathLike[str] | None = None,
     on_progress: run.Progress | None = None,
@@ -58,6 +59,7 @@ def evaluate(
             "parity": parity,
             "device": device,
             "dtype": dtype,
+            "engine": engine,
         }
         given = [name for name, value in options.items() if value is not None]
         if given:
@@ -73,6 +75,7 @@ def evaluate(
             parity=parity,
             device=device,
             dtype=dtype,
+            engine=engine,
         )
     predictor.check_classifier()
     card, num_classes = predictor.card, predictor.spec.num_classes

@@ -12,17 +12,14 @@ from vitkit.checkpoint.hub import download, parse
 from vitkit.checkpoint.parity import check_parity, with_parity
 from vitkit.checkpoint.presets import PRESETS
 from vitkit.checkpoint.read import Checkpoint, read
-from vitkit.device import parse_dtype, pick_device
+from vitkit.engine.engines import settle
 from vitkit.engine.predict import Predictor
-from vitkit.engine.torch_engine import TorchEngine
 from vitkit.errors import CheckpointError, ConfigError, nearest
 from vitkit.image.preprocess import Preprocess
 
-__all__ = ["ENGINES", "load", "read_source"]
+__all__ = ["load", "read_source"]
 
 Source = str | os.PathLike[str]
-
-ENGINES = ("torch",)
 
 
 def load(
@@ -38,7 +35,7 @@ def load(
     parity: str | None = None,
     device: str | None = "auto",
     dtype: str | torch.dtype | None = None,
-    engine: str = "torch",
+    engine: str | None = "torch",
 ) -> Predictor:
     """Loads a model, completely or not at all.
 
@@ -47,12 +44,11 @@ def load(
     head, zero at the start), `image_size`, `patch_size` (kernels by the pseudo-inverse, as FlexiViT's) and
     `in_channels` change the model on request; `preprocess` replaces the checkpoint's own. With
     `parity` "timm", "hf" (transformers) or "original" (the authors' code) these weights run as they do there, where
-    that is known; `.report.differences` tells what that changes. `dtype` is float32 unless said. Raises
-    CheckpointError naming all faults, ConfigError for options.
+    that is known; `.report.differences` tells what that changes. `dtype` is float32 unless said. `engine` is what runs
+    the model: "torch", "onnx" (ONNX Runtime) or "openvino". Raises CheckpointError naming all faults, ConfigError for
+    options, also for an engine that isn't installed or can't do what is asked.
     """
-    target, floating = pick_device(device), parse_dtype(dtype)
-    if engine not in ENGINES:
-        raise ConfigError(f"engine {engine!r} is unknown; allowed: {', '.join(ENGINES)}")
+    setup = settle(engine, device, dtype)
     checkpoint = read_source(
         source,
         revision=revision,
@@ -70,9 +66,8 @@ def load(
             f"{checkpoint.report.source}: nothing there says how pictures become pixels (preprocessor_config.json is "
             "missing), and it isn't guessed: name a preset whose preprocessing is meant (--preset), or pass preprocess="
         )
-    module = checkpoint.module(dtype=floating)
-    runner = TorchEngine(module, card.preprocess, device=target, dtype=floating)
-    return Predictor(module, runner, card, checkpoint.report)
+    module = checkpoint.module(dtype=setup.module_dtype)
+    return Predictor(module, setup.make(module, card.preprocess), card, checkpoint.report)
 
 
 def read_source(

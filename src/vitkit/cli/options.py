@@ -15,6 +15,7 @@ __all__ = [
     "BatchSize",
     "Device",
     "Dtype",
+    "EngineName",
     "GoOn",
     "ImageSize",
     "Json",
@@ -74,6 +75,7 @@ Parity = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps. [auto]")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. [float32]")]
+EngineName = Annotated[str | None, typer.Option("--engine", help="torch, onnx or openvino. [torch]")]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Pictures run at once. [8]", min=1)]
 GoOn = Annotated[
     bool, typer.Option("--resume", help="Go on with what a run that didn't end left in OUTPUT.part; same call else.")
@@ -91,6 +93,7 @@ class Loading(TypedDict, total=False):
     parity: Parity
     device: Device
     dtype: Dtype
+    engine: EngineName
 
 
 def spread(command: Callable[..., int]) -> Callable[..., int]:

@@ -1,17 +1,23 @@
-"""What every engine offers: a name, what it takes, and `run`."""
+"""What every engine offers: a name, what it takes, and `run`; and what all of them share."""
 
 from __future__ import annotations
 
+import copy
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from vitkit.errors import EngineError
 from vitkit.image.preprocess import Preprocess
 from vitkit.model.base import ImageModel
 
-__all__ = ["Engine", "InputSpec", "Outputs"]
+__all__ = ["Engine", "InputSpec", "LaidOut", "Outputs", "answered"]
 
 Outputs = dict[str, NDArray[np.float32]]
 """Over a fixed vocabulary: logits [B, K], embedding [B, D] (later: prefix_tokens, patch_tokens, boxes, masks, ...)."""
@@ -54,3 +60,63 @@ class Engine(Protocol):
 
     def with_module(self, module: ImageModel) -> Self:
         """The same engine, device and precision for another module that takes the same crops."""
+
+
+Runner = TypeVar("Runner")
+
+
+class LaidOut(ABC, Generic[Runner]):
+    """An engine that is prepared for some number of calls at a time, when first run, and kept for each number."""
+
+    def __init__(self) -> None:
+        self.calls = 1
+        self.threads = torch.get_num_threads()  # as OMP_NUM_THREADS and the process's share of the cores allow
+        self._lock = threading.Lock()
+        self._runner: Runner | None = None
+        self._layouts: dict[int, Any] = {1: self}
+
+    @abstractmethod
+    def _prepare(self) -> Runner:
+        """What runs the model, for `calls` at a time. This may take seconds."""
+
+    @property
+    def runner(self) -> Runner:
+        """What runs the model, prepared by the first thread that comes."""
+        with self._lock:
+            if self._runner is None:
+                self._runner = self._prepare()
+            return self._runner
+
+    def shared(self, calls: int) -> Self:
+        """The same model and precision, laid out for `calls` of `run` at a time, each on its part of the cores."""
+        if calls not in self._layouts:
+            other = copy.copy(self)
+            other.calls, other._lock, other._runner = calls, threading.Lock(), None
+            self._layouts[calls] = other
+        laid_out: Self = self._layouts[calls]
+        return laid_out
+
+
+NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "bad allocation")
+"""How libraries say it."""
+
+
+def answered(
+    engine: str, count: int, compute: Callable[[], Outputs], *, faults: tuple[type[Exception], ...] = (RuntimeError,)
+) -> Outputs:
+    """What `compute` answers about `count` pictures; `faults` are the errors by which its library tells of any.
+
+    Raises EngineError where the model answers with something that isn't a number, and where memory runs out.
+    """
+    try:
+        outputs = compute()
+    except faults as error:
+        if not any(words in str(error) for words in NO_MEMORY):
+            raise
+        raise EngineError(
+            f"{engine}: no memory for {count} pictures at once; choose a smaller batch size (--batch-size)"
+        ) from error
+    for name, values in outputs.items():
+        if not np.isfinite(values).all():
+            raise EngineError(f"{engine}: the {name} holds values that aren't finite; damaged weights, or dtype")
+    return outputs

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitkit.engine.protocol import InputSpec, Outputs
-from vitkit.errors import EngineError
+from vitkit.engine.protocol import InputSpec, Outputs, answered
 from vitkit.exports.graph import CropGraph
 from vitkit.image.preprocess import Preprocess
 from vitkit.model.base import ImageModel
@@ -53,22 +51,13 @@ class TorchEngine:
     def run(self, crops: NDArray[Any]) -> Outputs:
         """Outputs of one batch: "logits" [B, K] (absent without a head) and "embedding" [B, D], float32.
 
-        Raises EngineError where the model answers with something that isn't a number, and where memory runs out.
+        Raises EngineError as `answered`.
         """
         if self.threads is not None and torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)  # of the calling thread alone
-        try:
-            with torch.inference_mode():
-                answered = self.graph(torch.from_numpy(crops).to(self.device))
-                outputs = {name: values.cpu().numpy() for name, values in answered.items()}
-        except RuntimeError as error:
-            # An accelerator has a class for it, the CPU's allocator only words.
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-                raise
-            raise EngineError(
-                f"{self.name}: no memory for {len(crops)} pictures at once; choose a smaller batch size (--batch-size)"
-            ) from error
-        for name, values in outputs.items():
-            if not np.isfinite(values).all():
-                raise EngineError(f"{self.name}: the {name} holds values that aren't finite; damaged weights, or dtype")
-        return outputs
+        return answered(self.name, len(crops), lambda: self._run(crops))
+
+    @torch.inference_mode()
+    def _run(self, crops: NDArray[Any]) -> Outputs:
+        outputs = self.graph(torch.from_numpy(crops).to(self.device))
+        return {name: values.cpu().numpy() for name, values in outputs.items()}

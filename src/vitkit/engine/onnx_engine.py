@@ -1,0 +1,93 @@
+"""A model as ONNX, run by ONNX Runtime in float32: on the CPU, or on a GPU where onnxruntime-gpu is installed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from numpy.typing import NDArray
+
+from vitkit.engine.protocol import InputSpec, LaidOut, Outputs, answered
+from vitkit.exports.graph import CropGraph
+from vitkit.exports.libraries import import_onnx, import_onnxruntime
+from vitkit.exports.onnx import to_onnx
+from vitkit.image.preprocess import Preprocess
+from vitkit.model.base import ImageModel
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+__all__ = ["OnnxEngine", "fault", "onnx_bytes"]
+
+SILENT = 4
+"""Of ONNX Runtime's levels of logging: what fails is raised, and said once."""
+
+
+def fault(device: torch.device, dtype: torch.dtype) -> str | None:
+    """What of this machine keeps ONNX Runtime from it; ConfigError where it isn't installed at all."""
+    import_onnx()
+    if device.type == "cuda" and "CUDAExecutionProvider" not in import_onnxruntime().get_available_providers():
+        return f"engine 'onnx' on {device} needs onnxruntime-gpu in the place of onnxruntime; or say --device cpu"
+    return None
+
+
+class OnnxEngine(LaidOut["InferenceSession"]):
+    """Runs an ONNX model, its bytes or its file, on crops [B, H, W, C], normalised inside."""
+
+    def __init__(self, model: bytes | Path, preprocess: Preprocess, *, device: torch.device) -> None:
+        super().__init__()
+        self.name = f"onnx float32 on {device}"
+        self.input = InputSpec.of(preprocess)
+        self._model = model
+        self._preprocess = preprocess
+        self._device = device
+
+    @classmethod
+    def of(cls, module: ImageModel, preprocess: Preprocess, *, device: torch.device, dtype: torch.dtype) -> OnnxEngine:
+        """The engine for a module in float32."""
+        assert dtype == torch.float32
+        return cls(onnx_bytes(module, preprocess), preprocess, device=device)
+
+    def with_module(self, module: ImageModel) -> OnnxEngine:
+        """The same device for another module that takes the same crops."""
+        return OnnxEngine.of(module, self._preprocess, device=self._device, dtype=torch.float32)
+
+    def run(self, crops: NDArray[Any]) -> Outputs:
+        """As `Engine.run`."""
+        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
+
+        session = self.runner
+        names = [output.name for output in session.get_outputs()]
+        return answered(
+            self.name,
+            len(crops),
+            lambda: dict(zip(names, session.run(names, {"crops": crops}), strict=True)),
+            faults=(Fail, RuntimeException),
+        )
+
+    def _prepare(self) -> InferenceSession:
+        library = import_onnxruntime()
+        options = library.SessionOptions()
+        options.log_severity_level = SILENT
+        # The calling threads work too: with `calls` of them, no more threads than cores in all.
+        options.intra_op_num_threads = max(1, self.threads - self.calls + 1)
+        if self.calls > 1:
+            # Threads that wait for work by turning in circles keep others from theirs.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        model = self._model if isinstance(self._model, bytes) else os.fspath(self._model)
+        return library.InferenceSession(model, options, providers=self._providers())
+
+    def _providers(self) -> list[Any]:
+        if self._device.type != "cuda":
+            return ["CPUExecutionProvider"]
+        # TF32 would round float32 to 10 bits.
+        options = {"device_id": self._device.index or 0, "use_tf32": 0}
+        return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
+
+
+def onnx_bytes(module: ImageModel, preprocess: Preprocess) -> bytes:
+    """A module of any dtype and device as an ONNX model in float32."""
+    content: bytes = to_onnx(CropGraph(module, preprocess), dynamic=False).SerializeToString()
+    return content
