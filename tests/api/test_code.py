@@ -132,6 +132,7 @@ def test_any_mixture_is_printed(tmp_path: Path, seed: int) -> None:
         "num_classes": draw.choice([0, 7]),
         "image_size": draw.choice([32, (32, 48)]),
     }
+    fields["stem_channels"] = draw.choice([None, (8, 8, 16)]) if fields["stem_depths"] is None else None
     spec = ModelSpec(arch="vit", spec=VitSpec(**{**SMALL, "patch_size": 16, **fields}))
     ruff(tmp_path, text := printed(spec))
     model, pixels = randomise(build(spec)), noise(spec)
@@ -225,6 +226,7 @@ def test_what_a_model_leaves_out_isnt_printed() -> None:
         ("activation", "quick_gelu", "quick_gelu"),
         ("pre_logits_dim", 8, "torch.tanh"),
         ("stem_depths", (), "SameStdConv"),
+        ("stem_channels", (8, 16), "BatchNorm2d"),
     ):
         assert word not in plain
         assert word in printed(ModelSpec(arch="vit", spec=VitSpec(**{**SMALL, field: value}))), field

@@ -95,7 +95,7 @@ def test_patches_that_cannot_change_are_said(tmp_path: Path) -> None:
     hybrid.save_pretrained(tmp_path / "hybrid", preprocess=PREPROCESS)
     for name, patch_size, said in [
         ("mae", 4, r"patch_size 4 is asked for, but the decoder of a masked autoencoder paints patches of 8 and 3"),
-        ("hybrid", 4, "a ResNet makes the patches of a hybrid"),
+        ("hybrid", 4, "the patches are cut from what a stem makes"),
         ("plain", 5, "image_size 32x32 is not a multiple of patch_size 5"),
         ("plain", 0, "patch_size is 0, not a whole number"),
     ]:

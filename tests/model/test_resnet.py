@@ -20,9 +20,9 @@ from vitkit.config import from_dict, to_dict
 from vitkit.model.build import build_empty
 from vitkit.model.resnet import HYBRID, Conv, SameStdConv, StdConv, root, stem, zero_padded_pool
 from vitkit.model.resnet_spec import ResNetFields
-from vitkit.model.stem_spec import Depths, stem_channels, stem_macs, stem_stride
+from vitkit.model.stem_spec import Counts, resnet_stem
 
-DEPTHS: list[Depths] = [None, (), (1,), (2, 1, 3)]
+DEPTHS: list[Counts] = [None, (), (1,), (2, 1, 3)]
 SMALL: dict[str, Any] = {"image_size": 32, "num_classes": 7, "width": 32, "depths": (2, 1)}
 BLOCKS = ("basic", "bottleneck", "preactivation")
 R50, R101, R152 = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
@@ -78,26 +78,31 @@ def test_at_an_edge_bits_pooling_sees_zeros() -> None:
 
 
 @pytest.mark.parametrize("depths", DEPTHS)
-def test_a_stems_output_has_the_stride_and_channels_of_its_spec(depths: Depths) -> None:
-    stride, channels = stem_stride(depths), stem_channels(depths, 3)
-    assert stem(3, depths)(torch.randn(1, 3, 64, 32)).shape == (1, channels, 64 // stride, 32 // stride)
+def test_a_stems_output_has_the_stride_and_channels_of_its_spec(depths: Counts) -> None:
+    shape = resnet_stem(depths, 3)
+    assert stem(3, depths)(torch.randn(1, 3, 64, 32)).shape == (
+        1,
+        shape.channels,
+        64 // shape.stride,
+        32 // shape.stride,
+    )
 
 
 @pytest.mark.parametrize("depths", DEPTHS)
-def test_a_stems_macs_are_those_that_torch_counts(depths: Depths) -> None:
+def test_a_stems_macs_are_those_that_torch_counts(depths: Counts) -> None:
     for size in ((64, 32), (32, 48)):
         with FlopCounterMode(display=False) as counter:
             stem(2, depths)(torch.randn(1, 2, *size))
-        assert 2 * stem_macs(depths, 2, size) == counter.get_total_flops()
+        assert 2 * resnet_stem(depths, 2).macs(size) == counter.get_total_flops()
 
 
 def test_macs_of_a_hybrid_are_the_stems_and_those_of_patches_of_its_output() -> None:
     after = VitSpec(image_size=28, patch_size=4, in_channels=512)
-    assert VitSpec(patch_size=32, stem_depths=(2, 1)).macs() == stem_macs((2, 1), 3, (224, 224)) + after.macs()
+    assert VitSpec(patch_size=32, stem_depths=(2, 1)).macs() == resnet_stem((2, 1), 3).macs((224, 224)) + after.macs()
 
 
 @pytest.mark.parametrize("depths", DEPTHS)
-def test_a_spec_with_a_stem_survives_json_and_says_it(depths: Depths) -> None:
+def test_a_spec_with_a_stem_survives_json_and_says_it(depths: Counts) -> None:
     spec = ModelSpec(arch="vit", spec=VitSpec(stem_depths=depths))
     assert from_dict(ModelSpec, to_dict(spec), origin="test") == spec
     said = {None: "patches of 16, grid", (): "of no blocks", (1,): "of 1 blocks", (2, 1, 3): "ResNet of 2, 1, 3 blocks"}

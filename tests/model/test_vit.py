@@ -54,6 +54,7 @@ def test_parameter_counts_are_the_published_ones(name: str) -> None:
         {"pool": "attention", "class_token": False},
         {"stem_depths": ()},
         {"stem_depths": (2, 1, 3), "patch_size": 16, "in_channels": 2},
+        {"stem_channels": (8, 8, 16), "in_channels": 2},
     ],
 )
 def test_the_closed_form_count_is_the_modules(changes: dict[str, object]) -> None:

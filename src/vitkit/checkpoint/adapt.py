@@ -20,7 +20,8 @@ from vitkit.model.spec import AnySpec, MaeSpec, ModelSpec, VitSpec
 __all__ = ["adapt", "with_distillation_token"]
 
 PATCHES = "patch_embed.proj.weight"
-FIRST = ("patch_embed.backbone.stem.conv.weight", "patch_embed.backbone.conv.weight", "stem.conv.weight", PATCHES)
+BACKBONE = "patch_embed.backbone."
+FIRST = (*(f"{BACKBONE}{name}conv.weight" for name in ("stem.", "", "0.")), "stem.conv.weight", PATCHES)
 """Kernels that read the pixels: the first of these that a model has."""
 
 
@@ -130,8 +131,8 @@ def _check_patches(spec: AnySpec, patch_size: int) -> None:
     _check_decoder(spec, f"patch_size {patch_size}")
     if not hasattr(spec, "patch_size"):
         raise ConfigError(f"patch_size {patch_size} is asked for, but a {spec.title} has no patches")
-    if getattr(spec, "stem_depths", None) is not None:
-        raise ConfigError(f"patch_size {patch_size} is asked for, but a ResNet makes the patches of a hybrid")
+    if isinstance(spec, VitSpec) and spec.stem.convolutions:
+        raise ConfigError(f"patch_size {patch_size} is asked for, but the patches are cut from what a stem makes")
 
 
 def _check_decoder(spec: AnySpec, asked: str) -> None:

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitkit.errors import ConfigError
-from vitkit.model.resnet import stem
-from vitkit.model.stem_spec import Depths, stem_channels, stem_stride
+from vitkit.model.resnet import Conv, stem
+from vitkit.model.stem_spec import Counts, plain_layers, plain_stem, resnet_stem
 
-__all__ = ["PatchEmbed", "resample_patches", "zeros_token"]
+__all__ = ["ConvStem", "PatchEmbed", "resample_patches", "zeros_token"]
+
+
+class ConvStem(nn.Sequential):
+    """The 3x3 convolutions of `plain_layers`, each normed and activated: pixels [B, C, H, W] to a map.
+
+    "Early Convolutions Help Transformers See Better" (Xiao et al., 2021, arXiv:2106.14881), section 4.
+    """
+
+    def __init__(self, in_channels: int, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        for before, after, stride in plain_layers(channels, in_channels):
+            conv = Conv(before, after, 3, stride)
+            self.append(nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(after), act=nn.ReLU())))
 
 
 class PatchEmbed(nn.Module):
     """Patchify + linear projection, stored as the convolution of equal stride and size that every checkpoint uses.
 
-    A hybrid's patches are cut from what a ResNet stem makes of the pixels. With `norm_eps`, a LayerNorm follows.
+    Patches are cut from what a stem makes of the pixels: a hybrid's ResNet, or plain convolutions. With `norm_eps`, a
+    LayerNorm follows.
     """
 
     def __init__(
@@ -30,14 +45,18 @@ class PatchEmbed(nn.Module):
         bias: bool = True,
         norm_eps: float | None = None,
         ragged_edges: bool = False,
-        stem_depths: Depths = None,
+        stem_depths: Counts = None,
+        stem_channels: Counts = None,
     ) -> None:
         super().__init__()
         self.ragged_edges = ragged_edges
         self.patch_size = patch_size
         self.in_channels = in_channels
-        self.backbone = stem(in_channels, stem_depths)
-        side, channels = patch_size // stem_stride(stem_depths), stem_channels(stem_depths, in_channels)
+        if stem_channels is None:
+            self.backbone, shape = stem(in_channels, stem_depths), resnet_stem(stem_depths, in_channels)
+        else:
+            self.backbone, shape = ConvStem(in_channels, stem_channels), plain_stem(stem_channels, in_channels)
+        side, channels = patch_size // shape.stride, shape.channels
         self.proj = nn.Conv2d(channels, embed_dim, kernel_size=side, stride=side, bias=bias)
         # Flax's convolution default, lecun_normal over the patch: vit_jax/models_vit.py, `embedding`.
         nn.init.trunc_normal_(self.proj.weight, std=math.sqrt(1 / (channels * side**2)))

@@ -217,7 +217,7 @@ class Stem(nn.Module):
         self.stages = stages(HYBRID, Bottleneck, WIDTH, depths)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels [B, C, H, W] to [B, stem_channels, H / stem_stride, W / stem_stride]."""
+        """Pixels [B, C, H, W] to [B, channels, H / stride, W / stride], as `resnet_stem` says."""
         x: Tensor = self.stem(pixels)
         for stage in self.stages:
             x = stage(x)

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, TypeAlias
 from vitkit.errors import ConfigError
 from vitkit.model.fields import EPSILON, FACTOR, SHARE, Activation, ImageFields, ImageSpec
 from vitkit.model.resnet_spec import ResNetSpec
-from vitkit.model.stem_spec import Depths, stem_channels, stem_macs, stem_parameters, stem_stride
+from vitkit.model.stem_spec import Counts, StemShape, plain_stem, resnet_stem
 from vitkit.model.swin_spec import SwinSpec
 from vitkit.model.text_spec import TextSpec
 
@@ -53,7 +53,8 @@ class VitFields(ImageFields, total=False):
 
     patch_size: int
     ragged_edges: bool
-    stem_depths: Depths
+    stem_depths: Counts
+    stem_channels: Counts
     embed_dim: int
     depth: int
     num_heads: int
@@ -88,9 +89,16 @@ class VitSpec(ImageSpec):
         default=False,
         metadata={"help": "sizes needn't be multiples of patch_size: what is over at the right and bottom isn't read"},
     )
-    stem_depths: Depths = field(
+    stem_depths: Counts = field(
         default=None,
         metadata={"help": "blocks per stage of a ResNet before the patches; empty = its root alone", "empty": True},
+    )
+    stem_channels: Counts = field(
+        default=None,
+        metadata={
+            "help": "channels of 3x3 convolutions before the patches; one with as many as the one before it keeps the "
+            "grid, every other halves it"
+        },
     )
     embed_dim: int = field(default=768, metadata={"help": "width D of every token"})
     depth: int = field(default=12, metadata={"help": "number of encoder blocks", "most": 1_000})
@@ -148,9 +156,13 @@ class VitSpec(ImageSpec):
             yield f"image_size {height}x{width} is smaller than one patch of {self.patch_size}"
         elif (height % self.patch_size or width % self.patch_size) and not self.ragged_edges:
             yield f"image_size {height}x{width} is not a multiple of patch_size {self.patch_size}"
-        if self.patch_size % stem_stride(self.stem_depths):
-            stride = stem_stride(self.stem_depths)
-            yield f"patch_size {self.patch_size} is not a multiple of {stride}, the stride of stem_depths"
+        if self.patch_size % (stride := self.stem.stride):
+            name = "stem_depths" if self.stem_channels is None else "stem_channels"
+            yield f"patch_size {self.patch_size} is not a multiple of {stride}, the stride of {name}"
+        if self.stem_channels is not None and self.stem_depths is not None:
+            yield "there are stem_depths and stem_channels; a model has one stem"
+        if self.stem_channels is not None and self.ragged_edges:
+            yield "stem_channels read every pixel: no ragged_edges"
         if self.embed_dim % self.num_heads:
             yield f"embed_dim {self.embed_dim} is not a multiple of num_heads {self.num_heads}"
         if self.pool in ("cls", "cls_mean") and not self.class_token:
@@ -197,16 +209,22 @@ class VitSpec(ImageSpec):
         return self.pre_logits_dim or self.embed_dim * (1 + self.distillation_token)
 
     @property
+    def stem(self) -> StemShape:
+        """What lies between the pixels and the patches."""
+        if self.stem_channels is not None:
+            return plain_stem(self.stem_channels, self.in_channels)
+        return resnet_stem(self.stem_depths, self.in_channels)
+
+    @property
     def _kernel(self) -> int:
         """Numbers that the patch embedding reads for one token."""
-        side = self.patch_size // stem_stride(self.stem_depths)
-        return stem_channels(self.stem_depths, self.in_channels) * side**2
+        return self.stem.channels * (self.patch_size // self.stem.stride) ** 2
 
     def num_parameters(self) -> int:
         """Learned numbers of the module this spec builds, in closed form (a test compares it with the module)."""
         D, M, A = self.embed_dim, self.mlp_dim, self.num_heads
         h, w = self.grid
-        patch = self._kernel * D + (2 * D if self.pre_norm else D) + stem_parameters(self.stem_depths, self.in_channels)
+        patch = self._kernel * D + (2 * D if self.pre_norm else D) + self.stem.parameters
         positions = self.num_positions * D if self.position == "learned" else 0
         table = A * ((2 * h - 1) * (2 * w - 1) + 3)
         tables = {"relative": self.depth * table, "relative_shared": table}.get(self.position, 0)
@@ -228,8 +246,7 @@ class VitSpec(ImageSpec):
         block = tokens * (4 * D * D + (2 + self.gated_mlp) * D * M) + 2 * tokens * tokens * D
         pool = patches * 2 * D * D + 2 * D * D + 2 * patches * D + 2 * D * M if self.pool == "attention" else 0
         head = (2 if self.pool == "cls_mean" else 1) * D * self.pre_logits_dim + self.feature_dim * self.num_classes
-        stem = stem_macs(self.stem_depths, self.in_channels, spec.image_size)
-        return stem + patches * self._kernel * D + self.depth * block + pool + head
+        return self.stem.macs(spec.image_size) + patches * self._kernel * D + self.depth * block + pool + head
 
     def facts(self) -> Mapping[str, str]:
         """What to tell people."""
@@ -239,6 +256,8 @@ class VitSpec(ImageSpec):
         registers = f", {self.num_registers} registers" if self.num_registers else ""
         blocks = "" if self.stem_depths is None else ", ".join(map(str, self.stem_depths)) or "no"
         stem = f" behind a ResNet of {blocks} blocks" if blocks else ""
+        if self.stem_channels is not None:
+            stem = f" behind convolutions of {', '.join(map(str, self.stem_channels))} channels"
         table = self.position == "learned" or self.position.startswith("relative")
         norm = {"tokens": "last norm on all tokens", "pooled": "last norm on the pooled token", "none": "no last norm"}
         return {

@@ -1,7 +1,7 @@
-"""What a ResNet's convolutions are, without building them: for a hybrid's stem, its stride, channels and counts.
+"""What the convolutions of a ResNet or of a ViT's stem are, without building them: strides, channels and counts.
 
 Kolesnikov et al., 2020, arXiv:1912.11370. `depths` are the blocks of each stage, a stem's are bottlenecks; empty: the
-root alone, a convolution and a pooling; None: no stem, for which all of this is as if the pixels went on as they are.
+root alone, a convolution and a pooling.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ __all__ = [
     "ROOT_SIDE",
     "WIDTH",
     "Convolution",
-    "Depths",
+    "Counts",
+    "StemShape",
     "convolutions",
-    "stem_channels",
-    "stem_macs",
-    "stem_parameters",
-    "stem_stride",
+    "plain_layers",
+    "plain_stem",
+    "resnet_stem",
 ]
 
-Depths: TypeAlias = tuple[int, ...] | None
+Counts: TypeAlias = tuple[int, ...] | None
 
 WIDTH, ROOT_SIDE = 64, 7
 """Channels and side of the root's kernels; a stage has twice the width of the one before."""
@@ -75,25 +75,47 @@ def convolutions(
             channels = outer
 
 
-def stem_stride(depths: Depths) -> int:
-    """Side in pixels of what one position of the stem's output stands for."""
-    return 1 if depths is None else 4 * 2 ** max(len(depths) - 1, 0)
+class StemShape(NamedTuple):
+    """What lies between the pixels and the patches, each convolution followed by a norm; nothing, as it stands."""
+
+    convolutions: tuple[Convolution, ...] = ()
+    stride: int = 1
+    """Side in pixels of what one position of its output stands for."""
+    channels: int = 0
+    """Of its output."""
+
+    @property
+    def parameters(self) -> int:
+        """Its learned numbers, in closed form."""
+        return sum(one.parameters + 2 * one.out_channels for one in self.convolutions)
+
+    def macs(self, image_size: tuple[int, int]) -> int:
+        """Multiply-accumulates of its convolutions on one picture."""
+        return sum(one.macs(image_size) for one in self.convolutions)
 
 
-def stem_channels(depths: Depths, in_channels: int) -> int:
-    """Channels of the stem's output."""
+def resnet_stem(depths: Counts, in_channels: int) -> StemShape:
+    """A hybrid's: a ResNet's root and stages of `depths` bottleneck blocks; the pixels as they are where it is None."""
     if depths is None:
-        return in_channels
-    return EXPANSION * WIDTH * 2 ** (len(depths) - 1) if depths else WIDTH
+        return StemShape(channels=in_channels)
+    channels = EXPANSION * WIDTH * 2 ** (len(depths) - 1) if depths else WIDTH
+    return StemShape(tuple(convolutions(depths, in_channels)), 4 * 2 ** max(len(depths) - 1, 0), channels)
 
 
-def stem_parameters(depths: Depths, in_channels: int) -> int:
-    """Learned numbers of the stem, in closed form: a norm follows every convolution."""
-    if depths is None:
-        return 0
-    return sum(one.parameters + 2 * one.out_channels for one in convolutions(depths, in_channels))
+def plain_layers(channels: tuple[int, ...], in_channels: int) -> tuple[tuple[int, int, int], ...]:
+    """Channels in and out and the stride of each 3x3 convolution: 1 if both are as many, 2 else and of the first.
+
+    So are the stems of Xiao et al., 2021, arXiv:2106.14881, section 4.
+    """
+    before = (in_channels, *channels[:-1])
+    pairs = enumerate(zip(before, channels, strict=True))
+    return tuple((fewer, more, 1 if layer and fewer == more else 2) for layer, (fewer, more) in pairs)
 
 
-def stem_macs(depths: Depths, in_channels: int, image_size: tuple[int, int]) -> int:
-    """Multiply-accumulates of the stem's convolutions on one picture."""
-    return 0 if depths is None else sum(one.macs(image_size) for one in convolutions(depths, in_channels))
+def plain_stem(channels: tuple[int, ...], in_channels: int) -> StemShape:
+    """That of 3x3 convolutions of so many `channels`."""
+    halvings, layers = 0, []
+    for before, after, stride in plain_layers(channels, in_channels):
+        halvings += stride - 1
+        layers.append(Convolution(before, after, 3, halvings))
+    return StemShape(tuple(layers), 2**halvings, channels[-1])

@@ -54,6 +54,7 @@ class VisionTransformer(ImageModel):
             bias=not spec.pre_norm,
             ragged_edges=spec.ragged_edges,
             stem_depths=spec.stem_depths,
+            stem_channels=spec.stem_channels,
         )
         self.cls_token = zeros_token(D) if spec.class_token else None
         self.dist_token = zeros_token(D) if spec.distillation_token else None

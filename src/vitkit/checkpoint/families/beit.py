@@ -304,6 +304,7 @@ TIMM_BEIT = Dialect(
         "qkv_bias": ("qv",),
         "gated_mlp": (False,),
         "stem_depths": (None,),
+        "stem_channels": (None,),
         "activation": ("gelu",),
         "pool": ("cls", "mean"),
         "final_norm": ("tokens", "pooled"),

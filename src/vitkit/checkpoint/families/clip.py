@@ -454,6 +454,7 @@ IMAGE_HOLDS: Mapping[str, tuple[Any, ...]] = {
     "layer_scale": (0.0,),
     "gated_mlp": (False,),
     "stem_depths": (None,),
+    "stem_channels": (None,),
     "final_norm": ("tokens",),
     "pre_logits_dim": (0,),
     "num_classes": (0,),

@@ -148,6 +148,7 @@ TIMM_DISTILLED = Dialect(
         "qkv_bias": ("qkv", "none"),
         "gated_mlp": (False,),
         "stem_depths": (None,),
+        "stem_channels": (None,),
     },
     refuses=timm_vit_refuses,
     fields=_timm_fields,

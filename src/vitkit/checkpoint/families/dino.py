@@ -236,6 +236,7 @@ HOLDS: Mapping[str, tuple[Any, ...]] = {
     "final_norm": ("tokens",),
     "pre_logits_dim": (0,),
     "stem_depths": (None,),
+    "stem_channels": (None,),
 }
 
 TRANSFORMERS_DINOV2_PLACED = Dialect(

@@ -15,7 +15,7 @@ from vitkit.checkpoint.families.google import VIT_JAX, convolution
 from vitkit.checkpoint.families.vit import TIMM_VIT, timm_vit_arguments, timm_vit_fields
 from vitkit.checkpoint.namemap import Op, Rule
 from vitkit.model.spec import VitSpec
-from vitkit.model.stem_spec import stem_stride
+from vitkit.model.stem_spec import resnet_stem
 
 __all__ = ["FAMILY"]
 
@@ -64,7 +64,7 @@ LAYOUTS: Mapping[str, Layout] = {
 
 def _timm(name: str, depths: tuple[int, ...]) -> Dialect:
     """timm's ViT on a ResNet, which its architecture says and no argument: each has a dialect of its own."""
-    stride = stem_stride(depths)
+    stride = resnet_stem(depths, 3).stride
 
     def fields(words: Words, outputs: Outputs) -> dict[str, Any]:
         found = timm_vit_fields(words, outputs)

@@ -188,6 +188,7 @@ TRANSFORMERS_VIT_HOLDS: Mapping[str, tuple[Any, ...]] = {
     "layer_scale": (0.0,),
     "gated_mlp": (False,),
     "stem_depths": (None,),
+    "stem_channels": (None,),
     "final_norm": ("tokens",),
     "pool": ("cls",),
 }
@@ -347,6 +348,7 @@ TIMM_VIT = Dialect(
         "qkv_bias": ("qkv", "none"),
         "gated_mlp": (False,),
         "stem_depths": (None,),
+        "stem_channels": (None,),
         "pool": tuple(POOLS_FOR_TIMM),
     },
     refuses=timm_vit_refuses,
