@@ -63,19 +63,47 @@ def test_wrong_calls_end_with_2_before_any_picture_is_read(
         assert captured.out == "" and len(captured.err.splitlines()) == 1
 
 
-def test_a_model_judges_labels_and_the_page_shows_them(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def coloured(tmp_path: Path) -> Path:
+    """Twenty red roses and yellow tulips each, and a rose among the tulips: swapped.png."""
+    folder = tmp_path / "coloured"
     for number in range(20):
         for name, colour in {"rose": "red", "tulip": "yellow"}.items():
             image = Image.blend(picture(64, 70, seed=100 + number), Image.new("RGB", (70, 64), colour), 0.7)
+            (folder / name).mkdir(parents=True, exist_ok=True)
             image.save(folder / name / f"{colour}-{number}.png")
     (folder / "rose/red-3.png").rename(folder / "tulip/swapped.png")
-    for file in folder.glob("*/?.png"):
-        file.unlink()
+    return folder
+
+
+def test_a_model_judges_labels_and_the_page_shows_them(
+    coloured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = small_folder(tmp_path / "model")
-    assert main(["check", str(folder), "-m", str(model), "-o", str(tmp_path / "check.html"), "--suspects", "3"]) == 0
+    assert main(["check", str(coloured), "-m", str(model), "-o", str(tmp_path / "check.html"), "--suspects", "3"]) == 0
     out = capsys.readouterr().out
     assert "swapped.png: 'tulip', rather 'rose'?" in out and "a model's embeddings" in out
     page = (tmp_path / "check.html").read_text()
     assert "tulip/swapped.png: rather rose?" in page and page.count("data:image/png") >= 1
+
+
+def test_a_fine_tuned_model_judges_labels_and_leaves_nothing_behind(
+    coloured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, kept = small_folder(tmp_path / "model"), tmp_path / "temporary"
+    (coloured / "rose/empty.png").touch()
+    picture_file(coloured / "lily/alone.png", 64, 70)
+    kept.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(kept))
+    assert main(["check", str(coloured), "-m", str(model), "--fine-tune", "--json"]) == 1  # the empty file
+    told = json.loads(capsys.readouterr().out)
+    assert "fine-tuned" in told["labels"]
+    first = next(finding for finding in told["findings"] if finding["kind"] == "label")
+    assert first["pictures"] == [str(coloured / "tulip/swapped.png")] and first["class_name"] == "rose"
+    assert list(kept.iterdir()) == []
+
+
+def test_fine_tuning_needs_a_model_and_its_own_way(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(folder), "--fine-tune", "--parity", "timm"]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "name one (--model)" in told and "parity is 'timm'" in told

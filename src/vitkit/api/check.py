@@ -13,15 +13,17 @@ import torch
 from numpy.typing import NDArray
 
 from vitkit.api.check_report import write_report
+from vitkit.api.label_training import learn_labels
 from vitkit.api.load import Source, load
 from vitkit.data.doctor.classes import check_classes
 from vitkit.data.doctor.duplicates import check_duplicates
 from vitkit.data.doctor.findings import KINDS, Finding
-from vitkit.data.doctor.labels import check_labels
+from vitkit.data.doctor.labels import Answers, check_labels
 from vitkit.data.doctor.pictures import Look, check_pictures, look
 from vitkit.data.doctor.survey import Survey, survey
 from vitkit.data.samples import Samples, Splits
 from vitkit.engine.predict import BATCH_SIZE, Predictor
+from vitkit.errors import ConfigError, list_faults
 from vitkit.files import check_new_file
 
 __all__ = ["Checkup", "check"]
@@ -92,6 +94,7 @@ def check(
     dtype: str | torch.dtype | None = None,
     engine: str | None = None,
     batch_size: int = BATCH_SIZE,
+    fine_tune: bool = False,
     suspects: int = SUSPECTS,
     output: str | os.PathLike[str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -100,10 +103,13 @@ def check(
 
     `data` is what `train` takes by name, or Samples or Splits. `model` is anything `load` takes, with its options:
     its embeddings tell which labels look wrong (at most `suspects` are named) and propose more near
-    duplicates. Without one the pictures' own colours and shapes do, where they tell the classes apart at all.
+    duplicates. Without one the pictures' own colours and shapes do, where they tell the classes apart at all. With
+    `fine_tune` it is how the model learns the labels that tells, which takes half an ordinary training and finds more.
 
     Raises DataError where there is nothing to check, ConfigError for options, CheckpointError from `load`.
     """
+    if fine_tune:
+        _check_fine_tuning(model, parity)
     if output is not None:
         check_new_file(output)
     found = survey(data)
@@ -120,17 +126,29 @@ def check(
             engine=engine,
         )
     count = len(found.samples)
-    total = count if predictor is None else 2 * count
+    passes = count if predictor is None else 2 * count
 
-    def tell(done: int, start: int = 0) -> None:
+    def tell(done: int, steps: int = 0) -> None:
         if on_progress is not None:
-            on_progress(start + done, total)
+            on_progress(done, passes + steps)
+
+    def learn(samples: Samples) -> Answers:
+        assert model is not None
+        return learn_labels(
+            samples,
+            model,
+            revision=revision,
+            preset=preset,
+            image_size=image_size,
+            device=device,
+            on_progress=lambda done, steps: tell(passes + done, steps),
+        )
 
     seen = look(found.samples, on_progress=lambda done, _: tell(done))
     features = None
     if predictor is not None:
-        features = _embed(predictor, found.samples, batch_size, lambda done: tell(done, count))
-    labels = check_labels(found, seen, features, limit=suspects)
+        features = _embed(predictor, found.samples, batch_size, lambda done: tell(count + done))
+    labels = check_labels(found, seen, features, learn if fine_tune else None, limit=suspects)
     findings = [
         *found.findings,
         *check_classes(found),
@@ -143,6 +161,16 @@ def check(
     if output is not None:
         write_report(output, checkup)
     return checkup
+
+
+def _check_fine_tuning(model: Source | None, parity: str | None) -> None:
+    faults = []
+    if model is None:
+        faults.append("fine_tune is set, and there is no model to fine-tune: name one (--model)")
+    if parity is not None:
+        faults.append(f"parity is {parity!r}, and training knows a checkpoint's own way alone: leave it out")
+    if faults:
+        raise ConfigError(list_faults(faults))
 
 
 def _embed(

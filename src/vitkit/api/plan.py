@@ -37,7 +37,7 @@ from vitkit.training.spec import TrainSpec, differences
 from vitkit.training.starts import recipe_for
 from vitkit.training.tune import check_tuning
 
-__all__ = ["Asked", "Plan", "settle"]
+__all__ = ["Asked", "Plan", "settle", "training_dtype"]
 
 VAL_FRACTION = 0.2
 """Held out where the data has no such part of its own."""
@@ -143,7 +143,7 @@ def settle(asked: Asked, processes: Processes, on_memory_plan: Callable[[MemoryP
             spec.distill.teacher, class_names, preprocess, device, soft=spec.distill.kind == "soft"
         )
     build_optimizer(module, objective, spec)  # so that its faults come before the pictures are read
-    dtype = _dtype(spec, device)
+    dtype = training_dtype(spec, device)
     if automatic and resumed is None:
         measured, count = spec, processes.count
         spec, memory = processes.on_first(
@@ -213,7 +213,8 @@ def _check_labels_are_read(kind: type[Objective], spec: TrainSpec) -> None:
         raise ConfigError(f"{list_faults(named)}: the objective {spec.objective!r} reads no labels; leave that out")
 
 
-def _dtype(spec: TrainSpec, device: torch.device) -> torch.dtype:
+def training_dtype(spec: TrainSpec, device: torch.device) -> torch.dtype:
+    """The dtype of the matrix products that `spec` stands for on `device`."""
     if spec.dtype == "auto":
         return torch.bfloat16 if has_native_bfloat16(device) else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[spec.dtype]

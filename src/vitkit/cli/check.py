@@ -22,6 +22,9 @@ def check(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Judge labels by this model's embeddings: Hub id, folder, file.")
     ] = None,
+    fine_tune: Annotated[
+        bool, typer.Option("--fine-tune", help="Judge labels by fine-tuning the model on them: slower, finds more.")
+    ] = False,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="Write a page with the pictures to this .html file.")
     ] = None,
@@ -50,6 +53,7 @@ def check(
             data,
             model=model,
             batch_size=batch_size or BATCH_SIZE,
+            fine_tune=fine_tune,
             suspects=SUSPECTS if suspects is None else suspects,
             output=output,
             **loading,

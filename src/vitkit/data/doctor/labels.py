@@ -1,14 +1,15 @@
-"""Labels that look wrong: linear heads, learnt on the other pictures, would rather say another class.
+"""Labels that look wrong: what learns from the other pictures would rather say another class.
 
-A picture's label is judged out of sample, by heads that never learnt it (confident learning: Northcutt, Jiang, Chuang,
-2021), and by how it was learnt: the margin by which its label leads, or trails, over the epochs in which it was among
-the others (area under the margin: Pleiss, Zhang, Elenberg, Weinberger, 2020). Either is a rank; their sum orders the
-suspects.
+Without training, linear heads judge each label out of sample: they never learnt it (confident learning: Northcutt,
+Jiang, Chuang, 2021). Beside what is said of a label stands how it was learnt: the margin by which it leads, or trails,
+over the epochs (area under the margin: Pleiss, Zhang, Elenberg, Weinberger, 2020). Either is a rank; their sum orders
+the suspects.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,25 +20,26 @@ from vitkit.data.doctor.findings import Finding
 from vitkit.data.doctor.pictures import THUMBNAIL, Look
 from vitkit.data.doctor.survey import Survey
 from vitkit.data.keys import permutation, uniform
+from vitkit.data.samples import Samples
 
-__all__ = ["Heads", "LabelJudgement", "check_labels", "learn_heads"]
+__all__ = ["Answers", "LabelJudgement", "check_labels", "learn_heads", "margins_of"]
 
 FOLDS, EPOCHS, BATCH = 5, 15, 256
 LR, MOMENTUM, DECAY = 0.05, 0.9, 1e-2
 LENGTH = 192**0.5
 """Of a standardised picture, whatever the number of its features: what LR was chosen for, on ViT-Ti's embeddings."""
 TRUSTED = 0.65
-"""Share of labels that heads must agree with, out of sample, before they may doubt the others."""
+"""Share of labels that must be agreed with before the others may be doubted."""
 
 
 @dataclass(frozen=True, eq=False)
-class Heads:
-    """What cross-validated heads say of n pictures."""
+class Answers:
+    """What is said of n pictures by what learnt their labels."""
 
     logits: NDArray[np.float32]
-    """[n, K], each row of heads that didn't learn the picture."""
+    """[n, K]: of heads that didn't learn the picture, or of the fine-tuned model."""
     margins: NDArray[np.float32]
-    """[n]: of the label over the best other class, the mean over the epochs of the heads that learnt it."""
+    """[n]: of the label over the best other class while it was learnt, the mean over the epochs."""
 
 
 @dataclass(frozen=True)
@@ -49,34 +51,50 @@ class LabelJudgement:
 
 
 def check_labels(
-    survey: Survey, seen: Look, features: NDArray[np.float32] | None = None, *, limit: int = 100, seed: int = 0
+    survey: Survey,
+    seen: Look,
+    features: NDArray[np.float32] | None = None,
+    learn: Callable[[Samples], Answers] | None = None,
+    *,
+    limit: int = 100,
+    seed: int = 0,
 ) -> LabelJudgement:
-    """Suspected labels by `features` [n, D], rows of NaN left out; without any, by the pictures' colours and shapes."""
+    """Suspected labels by `features` [n, D], rows of NaN left out; without any, by the pictures' colours and shapes.
+
+    `learn` judges them instead, by a training on the pictures that it is given: all that can be read.
+    """
     samples = survey.samples
     if samples.multi_label:
         return LabelJudgement((), "Labels weren't judged: that takes one label a picture.")
-    by = "a model's embeddings" if features is not None else "the pictures' own colours and shapes"
     rows = _plain_features(seen) if features is None else features
-    at = np.flatnonzero((seen.sizes[:, 0] > 0) & np.isfinite(rows).all(axis=1))
-    labels = samples.labels[at]
-    counts = np.bincount(labels, minlength=samples.num_classes)
-    judged = np.isin(labels, np.flatnonzero(counts >= FOLDS))
-    at, labels = at[judged], labels[judged]
-    if len(np.unique(labels)) < 2:
+    at = _judged(samples, (seen.sizes[:, 0] > 0) & np.isfinite(rows).all(axis=1))
+    classes, labels = np.unique(samples.labels[at], return_inverse=True)
+    if len(classes) < 2:
         return LabelJudgement((), f"Labels weren't judged: that takes two classes of {FOLDS} pictures or more.")
-    words = np.array([int.from_bytes(seen.digests[row][:8], "little", signed=True) for row in at], np.int64)
-    heads = learn_heads(rows[at], labels, words, samples.num_classes, seed=seed)
-    said = heads.logits.argmax(axis=1)
+    names = tuple(samples.class_names[each] for each in classes)
+    if learn is None:
+        words = np.array([int.from_bytes(seen.digests[row][:8], "little", signed=True) for row in at], np.int64)
+        answers = learn_heads(rows[at], labels, words, len(names), seed=seed)
+        by = "a model's embeddings" if features is not None else "the pictures' own colours and shapes"
+        who = f"Linear heads on {by}, learnt without the pictures they judge, agree"
+    else:
+        answers = learn(replace(samples.subset(at, samples.name), labels=labels, class_names=names))
+        who = "The model, fine-tuned on all of them, agrees"
+    said = answers.logits.argmax(axis=1)
     agreed = float((said == labels).mean())
-    told = f"Linear heads on {by}, learnt without the pictures they judge, agree with {agreed:.1%} of the labels."
+    told = f"{who} with {agreed:.1%} of the labels."
     if agreed < TRUSTED:
         more = "give a model (--model) whose embeddings do" if features is None else "give another model"
         return LabelJudgement((), f"{told} That doesn't tell the classes apart: no label was doubted; {more}.")
-    margins = margins_of(heads.logits, labels)
-    order = np.argsort(_ranks(margins) + _ranks(heads.margins), kind="stable")
+    order = np.argsort(_ranks(margins_of(answers.logits, labels)) + _ranks(answers.margins), kind="stable")
     suspects = order[said[order] != labels[order]][:limit]
-    findings = [_finding(survey, int(at[row]), samples.class_names[said[row]]) for row in suspects]
-    return LabelJudgement(tuple(findings), told)
+    return LabelJudgement(tuple(_finding(samples, int(at[row]), names[said[row]]) for row in suspects), told)
+
+
+def _judged(samples: Samples, readable: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The places of readable pictures whose class has one for each fold."""
+    counts = np.bincount(samples.labels[readable], minlength=samples.num_classes)
+    return np.flatnonzero(readable & (counts[samples.labels] >= FOLDS))
 
 
 def learn_heads(
@@ -86,7 +104,7 @@ def learn_heads(
     num_classes: int,
     *,
     seed: int = 0,
-) -> Heads:
+) -> Answers:
     """FOLDS heads on standardised features [n, D], each learnt without its part of the pictures.
 
     `words` [n] stand for the pictures: equal ones share a part, so that none vouches for its copy.
@@ -107,7 +125,7 @@ def learn_heads(
             answers = (inputs @ head[1:] + head[0]).numpy()
             margins[learnt] += margins_of(answers[learnt], labels[learnt]) / (EPOCHS * (FOLDS - 1))
         logits[part == fold] = answers[part == fold]
-    return Heads(logits, margins)
+    return Answers(logits, margins)
 
 
 def margins_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -142,7 +160,6 @@ def _plain_features(seen: Look) -> NDArray[np.float32]:
     return np.concatenate([grey.reshape(len(grey), -1), seen.colours.reshape(len(grey), -1)], axis=1, dtype=np.float32)
 
 
-def _finding(survey: Survey, at: int, rather: str) -> Finding:
-    samples = survey.samples
+def _finding(samples: Samples, at: int, rather: str) -> Finding:
     label = samples.class_names[samples.labels[at]]
     return Finding("label", f"{samples.describe(at)}: {label!r}, rather {rather!r}?", (at,), rather)

@@ -1,0 +1,59 @@
+"""What a training remembers of its own pictures' labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vitkit import Preprocess, VisionTransformer
+from vitkit.data.loader import Loader
+from vitkit.data.store import MemoryStore
+from vitkit.training.loop import fit
+from vitkit.training.objective import Classification
+from vitkit.training.spec import TrainSpec
+from vitkit.training.witness import Witness
+
+
+def test_the_last_answers_and_the_mean_margins_of_all_epochs_are_kept(tmp_path: Path) -> None:
+    half = (0.5, 0.5, 0.5)
+    preprocess = Preprocess(size=(8, 8), resize="none", crop="none", interpolation="bicubic", mean=half, std=half)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    labels = np.arange(20) % 3
+    loader = Loader(MemoryStore(pixels), labels, 3, preprocess, batch_size=5, shuffle=True)
+    judged = Loader(MemoryStore(pixels), labels, 3, preprocess, batch_size=6)
+    torch.manual_seed(0)
+    model = VisionTransformer(image_size=8, patch_size=4, num_classes=3, embed_dim=16, depth=1, num_heads=2, mlp_dim=16)
+    inputs = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    seen: list[np.ndarray] = []
+
+    def look(progress: object, row: object) -> None:
+        with torch.inference_mode():
+            seen.append(model.eval()(inputs).numpy())
+
+    witness = Witness(Classification())
+    spec = TrainSpec(epochs=6, evaluate_every=2, batch_size=5, ema_decay=0.0, dtype="float32")
+    fit(
+        model,
+        witness,
+        loader,
+        judged,
+        spec,
+        tmp_path,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        on_step=look,
+    )
+    judged_after = [logits.astype(np.float64) for logits in seen[7::8]]  # 4 steps an epoch, every second epoch
+    answers = witness.answers()
+    np.testing.assert_allclose(answers.logits, judged_after[-1], atol=1e-5)
+    margins = [
+        [
+            row[label] - max(value for at, value in enumerate(row) if at != label)
+            for row, label in zip(logits, labels, strict=True)
+        ]
+        for logits in judged_after
+    ]
+    assert len(margins) == 3
+    np.testing.assert_allclose(answers.margins, np.mean(margins, axis=0), atol=1e-5)
