@@ -1,22 +1,26 @@
 """How many swapped labels and changed copies `vitkit check` finds among real pictures.
 
-    python benchmarks/check_flowers.py FOLDER --model MODEL
+    python benchmarks/check_flowers.py FOLDER --model MODEL [--fine-tune] [--image-size SIZE] [--seeds FIRST:END]
 
 FOLDER holds class folders. Labels: 40 are swapped, drawn by each seed, and counted among the first 100 suspects; the
-folder's own wrong labels stand there too. Copies: 500 pictures are cropped by up to a tenth a side, resized to 0.4 to
-1.3 times and compressed by JPEG of quality 30 to 80, and counted where hash and pixels take them for the same.
+folder's own wrong labels stand there too. With --fine-tune each seed is a training of its own. Copies: 500 pictures are
+cropped by up to a tenth a side, resized to 0.4 to 1.3 times and compressed by JPEG of quality 30 to 80, and counted
+where hash and pixels take them for the same.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 import vitkit
+from vitkit.api.label_training import learn_labels
 from vitkit.data.doctor.duplicates import BITS_APART, CORRELATION, correlate, hash_pictures
 from vitkit.data.doctor.labels import check_labels
 from vitkit.data.doctor.pictures import THUMBNAIL, look, visible_pixels
@@ -29,21 +33,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder")
     parser.add_argument("--model", required=True)
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--fine-tune", action="store_true")
+    parser.add_argument("--image-size", type=int)
+    parser.add_argument("--seeds", default="0:10")
     given = parser.parse_args()
     found = survey(given.folder)
     samples, seen = found.samples, look(found.samples)
     count, num_classes = len(samples), samples.num_classes
-    features = vitkit.load(given.model).embed(samples.pictures)
+    features, learn = None, None
+    if given.fine_tune:
+        learn = partial(learn_labels, model=given.model, image_size=given.image_size)
+    else:
+        features = vitkit.load(given.model, image_size=given.image_size).embed(samples.pictures)
     hits = []
-    for seed in range(given.seeds):
+    for seed in range(*map(int, given.seeds.split(":"))):
+        start = time.perf_counter()
         rng = np.random.default_rng(seed)
         swapped = rng.choice(count, SWAPPED, replace=False)
         labels = samples.labels.copy()
         labels[swapped] = (labels[swapped] + rng.integers(1, num_classes, SWAPPED)) % num_classes
-        judged = check_labels(replace(found, samples=replace(samples, labels=labels)), seen, features, limit=FIRST)
+        mixed = replace(found, samples=replace(samples, labels=labels))
+        judged = check_labels(mixed, seen, features, learn, limit=FIRST)
         suspects = {finding.pictures[0] for finding in judged.findings}
         hits.append(len(suspects & set(swapped.tolist())))
+        print(f"seed {seed}: {hits[-1]} ({time.perf_counter() - start:.0f} s)", flush=True)
     print(f"of {SWAPPED} swapped labels among the first {FIRST} suspects: {hits}, mean {np.mean(hits):.1f}")
 
     rng = np.random.default_rng(0)
