@@ -12,6 +12,7 @@ from vitkit.api.loaders import make_loaders
 from vitkit.api.plan import training_dtype
 from vitkit.api.starts import Start, start_model
 from vitkit.data.doctor.labels import Answers
+from vitkit.data.mix import MixSpec
 from vitkit.data.samples import Samples, Splits
 from vitkit.device import keep_freed_memory, pick_device
 from vitkit.errors import Interrupted
@@ -23,8 +24,8 @@ from vitkit.training.witness import Witness
 
 __all__ = ["learn_labels"]
 
-SHARE_OF_EPOCHS, LOOKS = 0.5, 4
-"""Of the epochs of an ordinary fine-tuning; how often the pictures are judged on the way, evenly spread."""
+SHARE_OF_EPOCHS = 0.2
+"""Of an ordinary fine-tuning's. In the rest of them wrong labels are learnt by heart (docs/RESULTS.md)."""
 
 
 def learn_labels(
@@ -37,7 +38,7 @@ def learn_labels(
     device: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Answers:
-    """What `model`, fine-tuned on all of `samples` by the usual recipe, says of them and of how it learnt them.
+    """What `model`, fine-tuned briefly on all of `samples`, says of them and of how it learnt them.
 
     `on_progress` hears of each step. Raises as `train`.
     """
@@ -52,8 +53,7 @@ def learn_labels(
         origin="check",
     )
     usual, _ = recipe_for(from_checkpoint=True, image_size=(0, 0), pictures=len(samples))
-    epochs = max(LOOKS, round(SHARE_OF_EPOCHS * usual.epochs))
-    spec = dataclasses.replace(usual, epochs=epochs, evaluate_every=epochs // LOOKS)
+    spec = dataclasses.replace(usual, epochs=max(2, round(SHARE_OF_EPOCHS * usual.epochs)), mix=MixSpec())
     module, preprocess = start_model(start, None, samples, samples.num_classes, spec)
     witness = Witness(Classification.make(module, spec, samples))
     loader, judged, _ = make_loaders(
