@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vitkit.api.convert import convert as convert
     from vitkit.api.diff import diff as diff
     from vitkit.api.evaluate import evaluate as evaluate
+    from vitkit.api.export import export as export
     from vitkit.api.learning_curve import learning_curve as learning_curve
     from vitkit.api.load import load as load
     from vitkit.api.models import list_models as list_models
@@ -59,6 +60,7 @@ _HOMES = {
     "convert": "vitkit.api.convert",
     "diff": "vitkit.api.diff",
     "evaluate": "vitkit.api.evaluate",
+    "export": "vitkit.api.export",
     "learning_curve": "vitkit.api.learning_curve",
     "list_models": "vitkit.api.models",
     "load": "vitkit.api.load",

@@ -13,7 +13,16 @@ from pathlib import Path
 
 from vitkit.errors import ConfigError
 
-__all__ = ["check_new_file", "check_new_folder", "new_folder", "replace_file", "sha256_of", "why_unwritten", "writing"]
+__all__ = [
+    "check_new_file",
+    "check_new_folder",
+    "new_folder",
+    "replace_file",
+    "replace_files",
+    "sha256_of",
+    "why_unwritten",
+    "writing",
+]
 
 
 def sha256_of(path: Path) -> str:
@@ -64,6 +73,26 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         sync_folder(parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replace_files(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields `path`'s name in a temporary folder beside it, for several files that belong together.
+
+    On a clean exit whatever lies there takes its place beside `path`, `path` itself last; else nothing is left. Raises
+    ConfigError as `check_new_file` does.
+    """
+    check_new_file(path)
+    target = Path(os.path.realpath(path))
+    with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent, ignore_cleanup_errors=True) as part:
+        yield Path(part, target.name)
+        files = sorted(Path(part).iterdir(), key=lambda file: file.name == target.name)
+        for file in files:
+            os.chmod(file, 0o666 & ~current_umask())
+            sync_file(file)
+        for file in files:
+            os.replace(file, target.parent / file.name)
+        sync_folder(target.parent)
 
 
 @contextlib.contextmanager

@@ -15,14 +15,28 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vitkit.errors import CheckpointError
 from vitkit.image.preprocess import Preprocess, apply
 
-__all__ = ["FILE", "SIZES", "Stage", "check", "first_departure", "make", "pictures", "read_proof", "write_proof"]
+__all__ = [
+    "FILE",
+    "LOGIT_SAMPLES",
+    "SIZES",
+    "STAGE_TOLERANCE",
+    "Stage",
+    "check",
+    "first_departure",
+    "make",
+    "pictures",
+    "read_proof",
+    "said_by_proof",
+    "sample",
+    "write_proof",
+]
 
 FILE = "proof.safetensors"
 LIMIT_BYTES = 200_000
@@ -78,7 +92,7 @@ def make(module: nn.Module, preprocess: Preprocess) -> dict[str, Tensor]:
     pixels = torch.from_numpy(np.stack([apply(preprocess, picture) for picture in shown]))
     for number, picture in enumerate(shown):
         proof[f"picture.{number}"] = torch.from_numpy(picture)
-    proof["pixels"] = _sample(pixels, PIXEL_SAMPLES)
+    proof["pixels"] = sample(pixels, PIXEL_SAMPLES)
     for name, value in _stages(module, pixels).items():
         proof[f"stage.{name}"] = value
     return proof
@@ -96,7 +110,7 @@ def check(module: nn.Module, preprocess: Preprocess, proof: Mapping[str, Tensor]
     """Every stage of `proof`, repeated with `module` and compared, in the order of the computation."""
     shown = [proof[f"picture.{number}"].numpy() for number in range(len(SIZES))]
     pixels = torch.from_numpy(np.stack([apply(preprocess, picture) for picture in shown]))
-    stages = [Stage("pixels", _distance(_sample(pixels, PIXEL_SAMPLES), proof["pixels"]), PIXEL_TOLERANCE)]
+    stages = [Stage("pixels", _distance(sample(pixels, PIXEL_SAMPLES), proof["pixels"]), PIXEL_TOLERANCE)]
     now = _stages(module, pixels)
     then = {name.removeprefix("stage."): value for name, value in proof.items() if name.startswith("stage.")}
     for name in [*now, *(name for name in then if name not in now)]:
@@ -135,13 +149,19 @@ def read_proof(file: Path) -> dict[str, Tensor]:
     return proof
 
 
+def said_by_proof(file: Path) -> dict[str, str]:
+    """What else than tensors a proof's header holds; the proof has been read before."""
+    with safe_open(file, framework="pt") as content:
+        return dict(content.metadata() or {})
+
+
 def _stages(module: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
     """Samples of what the parts of the model give, observed from outside, in the order they finish; logits last."""
     seen: dict[str, Tensor] = {}
 
     def watch(name: str) -> object:
         def hook(part: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            seen[name] = _sample(output if isinstance(output, Tensor) else output[0], STAGE_SAMPLES)
+            seen[name] = sample(output if isinstance(output, Tensor) else output[0], STAGE_SAMPLES)
 
         return hook
 
@@ -152,7 +172,7 @@ def _stages(module: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
         finally:
             for hook in hooks:
                 hook.remove()
-    seen["logits"] = _sample(logits, LOGIT_SAMPLES)
+    seen["logits"] = sample(logits, LOGIT_SAMPLES)
     return seen
 
 
@@ -183,7 +203,7 @@ def _float32_eval(module: nn.Module) -> Iterator[nn.Module]:
             part.training = mode
 
 
-def _sample(value: Tensor, count: int) -> Tensor:
+def sample(value: Tensor, count: int) -> Tensor:
     """At most `count` values of each picture [B, ...], evenly spread, as float32 [B, count]."""
     rows = value.detach().float().flatten(1)
     if rows.shape[1] > count:

@@ -28,6 +28,7 @@ from vitkit.cli.diff import diff
 from vitkit.cli.embed import embed
 from vitkit.cli.evaluate import evaluate
 from vitkit.cli.explain import explain
+from vitkit.cli.export import export
 from vitkit.cli.learning_curve import learning_curve
 from vitkit.cli.models import models
 from vitkit.cli.options import spread
@@ -51,6 +52,7 @@ COMMANDS: Mapping[str, Callable[..., int]] = {
     "learning-curve": learning_curve,
     "models": models,
     "convert": convert,
+    "export": export,
     "verify": verify,
     "diff": diff,
     "demo": demo,

@@ -43,7 +43,25 @@ def to_onnx(graph: CropGraph, *, dynamic: bool = True) -> ModelProto:
     with torch.no_grad(), without_warnings():
         made = torch.onnx.export(traced, dynamo=True, opset_version=OPSET, output_names=names, verbose=False)
     assert made is not None
-    return made.model_proto
+    model = made.model_proto
+    _keep_zeros(model)
+    return model
+
+
+def _keep_zeros(model: ModelProto) -> None:
+    """Changes the zeros that are padded before a MaxPool (BiT's root) into the least number above.
+
+    ONNX Runtime (1.31, PadFusion) turns a padding by zeros into the MaxPool's own, which is by minus infinity.
+    """
+    onnx = import_onnx()
+    graph = model.graph
+    pooled = {node.input[0] for node in graph.node if node.op_type == "MaxPool"}
+    for node in graph.node:
+        if node.op_type == "Pad" and node.output[0] in pooled:
+            zero, node.input[2] = node.input[2], f"{node.output[0]}_value"
+            graph.initializer.append(onnx.numpy_helper.from_array(np.finfo(np.float32).tiny, node.input[2]))
+            if not any(zero in each.input for each in graph.node):
+                graph.initializer.remove(next(each for each in graph.initializer if each.name == zero))
 
 
 def write(graph: CropGraph, file: Path, text: str) -> None:
@@ -55,12 +73,14 @@ def write(graph: CropGraph, file: Path, text: str) -> None:
 
 
 def read_text(file: Path) -> str | None:
-    """The metadata's text, None where there is none."""
+    """The metadata's text, None where there is none; CheckpointError where the file is damaged."""
     onnx = import_onnx()
+    from google.protobuf.message import DecodeError
+
     try:
         model = onnx.load(file)
-    except Exception as error:
-        raise CheckpointError(f"{file}: {error}") from error
+    except DecodeError as error:
+        raise CheckpointError(f"{file}: can't be read, it is damaged ({error})") from None
     return next((entry.value for entry in model.metadata_props if entry.key == KEY), None)
 
 

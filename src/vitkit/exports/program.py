@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.export import Dim, ExportedProgram
 
+from vitkit.errors import CheckpointError
 from vitkit.exports.graph import CropGraph
 from vitkit.exports.metadata import KEY
 from vitkit.image.limits import DEFAULT_LIMITS
@@ -23,9 +26,15 @@ __all__ = ["read_text", "runner", "trace", "without_warnings", "write"]
 @contextmanager
 def without_warnings() -> Iterator[None]:
     """Inside, what torch's exporters warn of in their own code, and what they log, stays out of the user's way."""
+    logger = logging.getLogger("onnxscript")
+    level = logger.level
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
-        yield
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
 
 
 def trace(graph: CropGraph, *, dynamic: bool = True) -> ExportedProgram:
@@ -51,10 +60,13 @@ def write(graph: CropGraph, file: Path, text: str) -> None:
 
 
 def read_text(file: Path) -> str | None:
-    """The metadata's text, None where there is none."""
-    extra = {KEY: ""}
-    torch.export.load(file, extra_files=extra)
-    return extra[KEY] or None
+    """The metadata's text, None where there is none; CheckpointError where the file is damaged."""
+    try:
+        with zipfile.ZipFile(file) as content:
+            names = [name for name in content.namelist() if name.endswith(f"/extra/{KEY}")]
+            return content.read(names[0]).decode() if names else None
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(f"{file}: can't be read, it is damaged ({error})") from None
 
 
 def runner(file: Path) -> Any:

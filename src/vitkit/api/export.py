@@ -1,0 +1,102 @@
+"""export: a model as one file that runs without vitkit, written only if it answers as torch does."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitkit.api.load import Source, read_source
+from vitkit.checkpoint.proof import Stage
+from vitkit.engine.predict import Predictor
+from vitkit.errors import CheckpointError, ConfigError, EngineError
+from vitkit.exports.artifact import Export, format_of, open_export, proof_of, write_export
+from vitkit.exports.check import against_proof, against_torch
+from vitkit.exports.graph import CropGraph
+from vitkit.exports.metadata import Metadata
+from vitkit.files import check_new_file, replace_files, writing
+from vitkit.image.preprocess import Preprocess
+
+__all__ = ["Exported", "export"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how far its answers are from torch's."""
+
+    path: Path
+    format: str
+    metadata: Metadata
+    stages: tuple[Stage, ...]
+    """Every output that was compared, all within their tolerance."""
+
+
+def export(
+    model: Source | Predictor,
+    output: str | os.PathLike[str],
+    *,
+    to: str | None = None,
+    revision: str | None = None,
+    preset: str | None = None,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    patch_size: int | None = None,
+    in_channels: int | None = None,
+    preprocess: Preprocess | None = None,
+    parity: str | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Writes `model`, anything that `load` takes or a Predictor itself, to the file `output`; its proof beside it.
+
+    `to` is "onnx" (.onnx), "openvino" (.xml, with .bin) or "torch" (.pt2); None goes by the suffix. Before anything
+    stands there, the export is run in float32 and compared with torch. Raises EngineError where they disagree,
+    ConfigError where `output` exists, unless `overwrite`, and where a library is missing.
+    """
+    path = Path(output)
+    kind = format_of(path, to)
+    _check_output(path, overwrite)
+    if isinstance(model, Predictor):
+        module, card, origin = model.module, model.card, model.report.source
+    else:
+        checkpoint = read_source(
+            model,
+            revision=revision,
+            preset=preset,
+            num_classes=num_classes,
+            image_size=image_size,
+            patch_size=patch_size,
+            in_channels=in_channels,
+            preprocess=preprocess,
+            parity=parity,
+        )
+        module, card, origin = checkpoint.module(), checkpoint.card, checkpoint.report.source
+    if card.preprocess is None:
+        raise CheckpointError(f"{origin}: nothing there says how pictures become pixels; pass preprocess= or a preset")
+    graph = CropGraph(module, card.preprocess)
+    with writing(path), replace_files(path) as part:
+        write_export(graph, card, part)
+        written = open_export(part)
+        stages = _compared(written, graph)
+        wrong = [stage for stage in stages if not stage.agrees]
+        if wrong:
+            worst = max(wrong, key=lambda stage: stage.difference)
+            raise EngineError(
+                f"{origin}: as {kind} it doesn't answer as torch does: {worst.name} differs by {worst.difference:.1e} "
+                f"of the largest value (allowed {worst.tolerance:.0e}), {len(wrong)} of {len(stages)} outputs in all; "
+                "nothing was written"
+            )
+    return Exported(path, kind, written.metadata, tuple(stages))
+
+
+def _compared(written: Export, graph: CropGraph) -> list[Stage]:
+    """The proof's pictures and noise; the file is closed again at the end, so that it can be moved."""
+    run = written.runner()
+    return [against_proof(run, graph.preprocess, written.proof), *against_torch(run, graph)]
+
+
+def _check_output(path: Path, overwrite: bool) -> None:
+    check_new_file(path)
+    neighbours = [path, proof_of(path)] + ([path.with_suffix(".bin")] if path.suffix == ".xml" else [])
+    there = [file.name for file in neighbours if file.exists()]
+    if there and not overwrite:
+        raise ConfigError(f"can't write {str(path)!r}: {', '.join(there)} exists; name another, or say --overwrite")

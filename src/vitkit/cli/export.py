@@ -1,0 +1,56 @@
+"""vitkit export: a model as one file that runs without vitkit."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vitkit.cli import options
+
+
+def export(
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="The file to write: .onnx, .xml (OpenVINO), .pt2 (torch).")
+    ],
+    model: options.Model = None,
+    to: Annotated[str | None, typer.Option("--to", help="onnx, openvino or torch. [by the file's suffix]")] = None,
+    preset: options.PresetName = None,
+    revision: options.Revision = None,
+    image_size: options.ImageSize = None,
+    patch_size: options.PatchSize = None,
+    parity: options.Parity = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the export if it exists.")] = False,
+) -> int:
+    """Write a model as a file that runs without vitkit.
+
+    Normalisation, class names and the rules of preprocessing are inside; its proof lies beside it. Before anything is
+    written, the export's answers are compared with torch's.
+    """
+    from vitkit.api.export import export
+    from vitkit.checkpoint.presets import DEFAULT_MODEL
+
+    done = export(
+        DEFAULT_MODEL if model is None else model,
+        output,
+        to=to,
+        preset=preset,
+        revision=revision,
+        image_size=image_size,
+        patch_size=patch_size,
+        parity=parity,
+        overwrite=overwrite,
+    )
+    said = done.metadata
+    height, width = said.card.preprocess.size  # type: ignore[union-attr]
+    sizes = (
+        f"{height}x{width} alone"
+        if said.size_step is None
+        else f"{height}x{width} and other multiples of {said.size_step}"
+    )
+    largest = max(done.stages, key=lambda stage: stage.difference)
+    typer.echo(f"written: {done.path} ({done.format}; {said.form} of any batch, {sizes})")
+    typer.echo(
+        f"compared with torch: {len(done.stages)} outputs, at most {largest.difference:.1e} of the largest apart"
+    )
+    return 0

@@ -1,0 +1,119 @@
+"""An export on disk: NAME.onnx, NAME.xml (with NAME.bin) or NAME.pt2; beside it its proof, NAME.proof.safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitkit.checkpoint.card import Card
+from vitkit.checkpoint.proof import make, read_proof, said_by_proof, write_proof
+from vitkit.errors import CheckpointError, ConfigError
+from vitkit.exports import onnx, openvino, program
+from vitkit.exports.graph import CropGraph
+from vitkit.exports.metadata import Metadata, describe, from_text, to_text
+
+__all__ = ["FORMATS", "Export", "Run", "format_of", "is_export", "open_export", "proof_of", "write_export"]
+
+Run: TypeAlias = Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]
+"""From what a graph takes, [B, H, W, C], to its outputs by name."""
+
+
+class Format(NamedTuple):
+    """One way to write a graph, and to read and run it in float32 on the CPU."""
+
+    suffix: str
+    write: Callable[[CropGraph, Path, str], None]
+    """Writes a graph to a file, with its metadata's text."""
+    read_text: Callable[[Path], str | None]
+    """The metadata's text; None where there is none."""
+    runner: Callable[[Path], Run]
+
+
+FORMATS: Mapping[str, Format] = {
+    "onnx": Format(".onnx", onnx.write, onnx.read_text, onnx.runner),
+    "openvino": Format(".xml", openvino.write, openvino.read_text, openvino.runner),
+    "torch": Format(".pt2", program.write, program.read_text, program.runner),
+}
+
+METADATA = "metadata_sha256"
+"""Where the proof's header keeps the digest of the metadata that it was made with."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """An export, opened: what it says of itself, and its proof; the graph stays on the disk until it is run."""
+
+    path: Path
+    format: str
+    """A key of FORMATS."""
+    metadata: Metadata
+    proof: Mapping[str, Tensor]
+    metadata_agree: bool
+    """Whether the metadata are those that the proof was made with, to the letter."""
+
+    def runner(self) -> Run:
+        """The graph itself, run in float32 on the CPU; CheckpointError where it is damaged."""
+        try:
+            return FORMATS[self.format].runner(self.path)
+        except RuntimeError as error:  # the base of all that the three libraries raise
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{self.path}: can't be run, it is damaged ({reason})") from None
+
+
+def is_export(path: Path) -> bool:
+    """Whether a path is an export's by its suffix."""
+    return path.suffix in {kind.suffix for kind in FORMATS.values()}
+
+
+def format_of(path: Path, to: str | None = None) -> str:
+    """The format of `path` by its suffix, or `to`; ConfigError where they contradict each other or say nothing."""
+    suffixes = {kind.suffix: name for name, kind in FORMATS.items()}
+    if to is not None and to not in FORMATS:
+        raise ConfigError(f"--to {to!r} is unknown; allowed: {', '.join(FORMATS)}")
+    if to is None and path.suffix not in suffixes:
+        endings = ", ".join(f"{name} {kind.suffix}" for name, kind in FORMATS.items())
+        raise ConfigError(f"{str(path)!r} doesn't end as an export does ({endings}); name it so, or say --to")
+    if to is not None and path.suffix != FORMATS[to].suffix:
+        raise ConfigError(f"{str(path)!r} ends in {path.suffix or 'nothing'}; --to {to} writes {FORMATS[to].suffix}")
+    return to or suffixes[path.suffix]
+
+
+def proof_of(path: Path) -> Path:
+    """The file of an export's proof."""
+    return path.with_suffix(".proof.safetensors")
+
+
+def write_export(graph: CropGraph, card: Card, path: Path) -> None:
+    """Writes `graph` and its proof to `path`'s folder, in the format of its suffix."""
+    assert card.preprocess is not None
+    text = to_text(describe(graph.module, card, form=graph.form, size_step=graph.size_step))
+    FORMATS[format_of(path)].write(graph, path, text)
+    proof = make(graph.module, card.preprocess)
+    write_proof(proof_of(path), proof, {METADATA: _digest(text)})
+
+
+def open_export(path: Path) -> Export:
+    """Reads an export's metadata and proof.
+
+    Raises CheckpointError where the file is damaged or no export of vitkit's, and where its proof is missing.
+    """
+    kind = format_of(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    text = FORMATS[kind].read_text(path)
+    if text is None:
+        raise CheckpointError(f"{path}: carries no metadata of vitkit, so nothing says what its answers mean")
+    proof = read_proof(proof_of(path))
+    agree = said_by_proof(proof_of(path)).get(METADATA) == _digest(text)
+    return Export(path, kind, from_text(text, origin=str(path)), proof, agree)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
