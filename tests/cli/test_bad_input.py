@@ -211,6 +211,8 @@ def test_an_empty_folder_or_glob_is_said_before_the_model_is_loaded(
         (["classify", "p.png", "-m", "vit_base_patch16_224"], "is a preset's name, not weights"),
         (["classify", "p.png", "-m", ""], "no weights there"),
         (["classify", "p.png", "-m", "p.png"], "not a weight file"),
+        (["classify", "p.png", "--json", "-o", "x.csv"], "'x.csv' ends in .csv, which says csv, not jsonl; leave one"),
+        (["classify", "p.png", "--resume"], "--resume goes on with a file; name it with --output"),
         (["embed", "p.png", "-m", "M"], "Missing option '--output'"),
         (["embed", "p.png", "-m", "M", "-o", "x.csv"], "allowed endings: .npz, .parquet"),
         (["models", "alexnet*"], "no preset matches 'alexnet*'"),
@@ -322,7 +324,48 @@ def test_standard_input_without_a_path_is_an_error(
     assert "standard input holds no path; give one per line" in refused("classify", "-", "-m", model)
 
 
+def test_a_folder_on_standard_input_that_gives_no_picture_is_named_and_the_rest_goes_on(
+    run: Run, model: str, tmp_path: Path, good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(sys, "stdin", Stdin(f"{good}\n{tmp_path / 'empty'}\nno*.png\n{good}\n".encode()))
+    code, out, err = run("classify", "-", "-m", model, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 1
+    assert [row["picture"] for row in rows] == [str(good), str(tmp_path / "empty"), "no*.png", str(good)]
+    assert ["error" in row for row in rows] == [False, True, True, False]
+    empty, nothing = err.splitlines()
+    assert "empty holds no picture (0 other files)" in empty and "no*.png matches no file" in nothing
+
+
 # --- where results go
+
+
+@pytest.mark.parametrize(("verb", "output"), [("classify", "x.csv"), ("embed", "x.npz")])
+def test_an_unfinished_run_is_told_before_the_model_is_loaded(
+    run: Run,
+    refused: Callable[..., str],
+    model: str,
+    tmp_path: Path,
+    good: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    output: str,
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdin", Stdin(f"{good}\n".encode() * 20, at_end=interrupt))
+    end = ("-o", tmp_path / output, "--batch-size", 2)
+    assert run(verb, "-", "-m", model, *end).code == 130
+    said = refused(verb, good, "-m", "no/such", *end)
+    assert "pictures of a run that didn't end: go on with it (--resume), or delete that folder" in said
+    other = picture_file(tmp_path / "other.png")
+    assert "pictures aren't those of" in refused(verb, other, *[good] * 20, "-m", model, *end, "--resume")
+    code, _, err = run(verb, *[good] * 20, other, "-m", model, *end, "--resume")
+    assert (code, err) == (0, "")
+    assert names(tmp_path) == ["good.png", "other.png", output]
+    assert "is complete: nothing to resume" in refused(verb, good, "-m", "no/such", *end, "--resume")
 
 
 @pytest.mark.parametrize(("verb", "output"), [("classify", "x.json"), ("embed", "x.npz"), ("evaluate", "x.json")])
