@@ -51,12 +51,24 @@ def small_spec(spec: AnySpec) -> AnySpec:
     return dataclasses.replace(spec, **{**sizes, **widths, **scale})
 
 
+NUMBERS = ("norm_eps", "image_size", "patch_size", "num_classes", "mlp_dim", "pretrained_window_size")
+"""Fields that change no part of a graph but its numbers."""
+
+
+def choices_of(spec: AnySpec) -> set[tuple[str, object]]:
+    """What a spec says of a graph's parts: field and value, a stem being there or not."""
+    fields = {name: value for name, value in vars(spec).items() if name not in NUMBERS}
+    if "stem_depths" in fields:
+        fields["stem_depths"] = fields["stem_depths"] is not None
+    return set(fields.items())
+
+
 def small_families() -> dict[str, ModelSpec]:
     """Presets made small, so many that whatever a preset chooses (a position, a pooling, ...) is chosen by one."""
     models = {
         name: ModelSpec(arch=preset.model.arch, spec=small_spec(preset.model.spec)) for name, preset in PRESETS.items()
     }
-    choices = {name: {(model.arch, *item) for item in vars(model.spec).items()} for name, model in models.items()}
+    choices = {name: choices_of(model.spec) for name, model in models.items()}
     missing = set().union(*choices.values())
     chosen: dict[str, ModelSpec] = {}
     while missing:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from vitkit.exports.metadata import Form
 from vitkit.image.preprocess import Preprocess
 from vitkit.model.base import ImageModel
+from vitkit.model.resnet_spec import ResNetSpec
+from vitkit.model.spec import VitSpec
 
 __all__ = ["CropGraph"]
 
@@ -59,5 +61,12 @@ class CropGraph(nn.Module):
 
     @property
     def size_step(self) -> int | None:
-        """What H and W may be any multiples of in an exported graph; None where they stay the model's."""
-        return None
+        """What H and W may be any multiples of in an exported graph; None where they stay the model's, as Swin's."""
+        spec = self.module.spec
+        return spec.patch_size if isinstance(spec, VitSpec) else 1 if isinstance(spec, ResNetSpec) else None
+
+    @property
+    def least_steps(self) -> int:
+        """The least multiple, where there is a `size_step`: a ResNet's last grid has more than one place."""
+        spec = self.module.spec
+        return 2 ** (len(spec.depths) + 1) + 1 if isinstance(spec, ResNetSpec) else 1

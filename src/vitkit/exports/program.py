@@ -47,7 +47,8 @@ def trace(graph: CropGraph, *, dynamic: bool = True) -> ExportedProgram:
         # An example of the model's own size, or a square one, would be taken for the rule.
         size = (height + step, width + 2 * step)
         most = DEFAULT_LIMITS.max_side // step
-        shape |= {1: step * Dim("rows", min=1, max=most), 2: step * Dim("columns", min=1, max=most)}
+        rows, columns = (Dim(name, min=graph.least_steps, max=most) for name in ("rows", "columns"))
+        shape |= {1: step * rows, 2: step * columns}
     crops = torch.from_numpy(graph.example(2, size))
     with torch.no_grad(), without_warnings():
         return torch.export.export(graph, (crops,), dynamic_shapes=(shape,), strict=False)

@@ -42,6 +42,11 @@ class PictureGraph(CropGraph):
         """H and W may be anything."""
         return 1
 
+    @property
+    def least_steps(self) -> int:
+        """From 1 on."""
+        return 1
+
     def example(self, count: int, size: tuple[int, int] | None = None, *, seed: int = 0) -> NDArray[Any]:
         """Pictures of noise [count, H, W, C], of the crops' size where no other `size` is said."""
         wanted = self.preprocess

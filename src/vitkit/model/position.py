@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitkit.model.resampling import between, resample_plane
+
 __all__ = [
     "NOWHERE",
     "POLICIES",
@@ -45,7 +47,7 @@ def _geometric(plane: Tensor, size: tuple[int, int]) -> Tensor:
     For planes of differences of places, whose sides are odd: of a grid that shrinks, the outer distances are cut off.
     """
     rows, columns = (
-        _between(_growing(old, new), torch.arange(-(new // 2), new // 2 + 1)).to(plane)
+        between(_growing(old, new), torch.arange(-(new // 2), new // 2 + 1)).to(plane)
         for old, new in zip(plane.shape[2:], size, strict=True)
     )
     return rows @ plane @ columns.T
@@ -62,12 +64,6 @@ def _growing(old: int, new: int) -> Tensor:
         low, high = (low, q) if sum(q**i for i in range(old // 2)) > new // 2 else (q, high)
     outward = torch.tensor([q**i for i in range(old // 2)], dtype=torch.float64).cumsum(0)
     return torch.cat([-outward.flip(0), outward.new_zeros(1), outward])
-
-
-def _between(places: Tensor, targets: Tensor) -> Tensor:
-    """The matrix [targets, places] of linear interpolation; beyond the outer places it stays constant."""
-    passed = ((targets[:, None] - places[:-1]) / places.diff()).clamp(0, 1)  # share of each gap before the target
-    return F.pad(passed, (1, 0), value=1) - F.pad(passed, (0, 1))
 
 
 # bicubic: transformers' ViT, DeiT, DINOv2, MAE. bicubic_antialias: timm, transformers' DINOv2 with registers.
@@ -90,17 +86,23 @@ POLICIES: Mapping[str, Callable[[Tensor, tuple[int, int]], Tensor]] = {
 
 def resample_grid(table: Tensor, old: tuple[int, int], new: tuple[int, int], policy: str) -> Tensor:
     """Resamples a table [1, h*w, D] of patch positions from grid `old` to grid `new`, in float32; same dtype out."""
-    if old == new:
+    if is_known(new) and old == new:
         return table
     plane = table.float().reshape(1, *old, -1).permute(0, 3, 1, 2)  # [1, D, h, w]
-    return POLICIES[policy](plane, new).permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)  # [1, h'*w', D]
+    plane = POLICIES[policy](plane, new) if is_known(new) else resample_plane(plane, new, policy)
+    return plane.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)  # [1, h'*w', D]
+
+
+def is_known(grid: tuple[int, int]) -> bool:
+    """Whether a grid's sides are numbers; while a graph is traced for any size they are symbols."""
+    return isinstance(grid[0], int) and isinstance(grid[1], int)
 
 
 def resample_positions(
     table: Tensor, old: tuple[int, int], new: tuple[int, int], policy: str, *, num_prefix: int
 ) -> Tensor:
     """As `resample_grid`, for a table [1, P + h*w, D] whose first `num_prefix` rows are the prefix tokens' and stay."""
-    if old == new:
+    if is_known(new) and old == new:
         return table
     prefix, patches = table[:, :num_prefix], table[:, num_prefix:]
     return torch.cat([prefix, resample_grid(patches, old, new, policy)], dim=1)
@@ -144,8 +146,8 @@ def relative_pairs(grid: tuple[int, int], *, device: torch.device | None = None)
     beit/modeling_finetune.py).
     """
     h, w = grid
-    rows = torch.arange(h, device=device).repeat_interleave(w)
-    columns = torch.arange(w, device=device).repeat(h)
+    rows = torch.arange(h, device=device)[:, None].expand(h, w).flatten()
+    columns = torch.arange(w, device=device).expand(h, w).flatten()
     down = rows[:, None] - rows + h - 1
     right = columns[:, None] - columns + w - 1
     pairs = F.pad(down * (2 * w - 1) + right, (1, 0, 1, 0))
@@ -175,7 +177,7 @@ def resample_relative(table: Tensor, old: tuple[int, int], new: tuple[int, int],
 
     A table is read as h rows of w, also of a grid that isn't square; transformers' BEiT takes w rows of h there.
     """
-    if old == new:
+    if is_known(new) and old == new:
         return table
     before, after = ((2 * h - 1, 2 * w - 1) for h, w in (old, new))
     return torch.cat([resample_grid(table[None, :-3], before, after, policy)[0], table[-3:]])
@@ -202,7 +204,7 @@ def rotation(
     h, w = grid
     periods = rotation_periods(head_dim, device=device)
     rows, columns = ((2 * torch.arange(side, dtype=torch.float32, device=device) + 1) / side - 1 for side in (h, w))
-    places = torch.stack([rows.repeat_interleave(w), columns.repeat(h)], dim=1)  # [h*w, 2]
+    places = torch.stack([rows[:, None].expand(h, w), columns.expand(h, w)], dim=2).flatten(0, 1)  # [h*w, 2]
     angles = F.pad((2 * math.pi * places[:, :, None] / periods).flatten(1), (0, 0, num_prefix, 0))
     sin, cos = angles.sin(), angles.cos()  # [P + h*w, head_dim / 2]
     return torch.cat([-sin, sin], dim=1), torch.cat([cos, cos], dim=1)
