@@ -1,5 +1,6 @@
 """A run's rows outlive whatever ends it: none is lost, repeated or out of order, and no other run goes on with them."""
 
+import errno
 import json
 import os
 import subprocess
@@ -135,6 +136,25 @@ def test_names_dont_run_together(tmp_path: Path) -> None:
         raise Halt
     with pytest.raises(DataError), open_part(tmp_path / "x", resume=True) as written:
         written.rest(["a", "bc"], str)
+
+
+@pytest.mark.parametrize("refused", ["rows", "state"])
+def test_a_disk_that_fills_up_keeps_what_was_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched, pytest.raises(ConfigError) as raised, open_part(tmp_path / "x") as written:
+        written.add("a", b"a", failed=False)
+        written.commit()
+        written.add("b", b"b", failed=True)
+        patched.setattr(part, *(("_write", full) if refused == "rows" else ("replace_file", full)))
+        written.commit()
+    assert str(raised.value) == f"can't write {str(tmp_path / 'x')!r} (the disk is full)"
+    assert raised.value.__notes__ == [f"1 pictures are kept in {str(tmp_path / 'x.part')!r}: --resume goes on"]
+    assert finished(tmp_path / "x", "abc").state.failed == 1
+    assert (tmp_path / "x").read_bytes() == b"head\nabc"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"pictures": 3}', '{"run": {}, "pictures": "3"}'])

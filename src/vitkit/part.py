@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import logging
 import os
 import shutil
 import sys
@@ -30,6 +31,8 @@ if sys.platform != "win32":
     import fcntl
 
 __all__ = ["Part", "check_part"]
+
+logger = logging.getLogger("vitkit")
 
 Item = TypeVar("Item")
 
@@ -110,6 +113,7 @@ class Part:
             stack.enter_context(self._locked())
             if (self.folder / STATE).exists():
                 self._now = (self._checked(_read(self.folder)), [])
+                logger.info("going on after %d pictures in %s", self.state.pictures, self.folder)
             for left in self.folder.glob(".part-*"):  # a state that a kill cut off
                 left.unlink()
             self._moved = self._is_moved()

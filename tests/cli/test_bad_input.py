@@ -214,7 +214,7 @@ def test_an_empty_folder_or_glob_is_said_before_the_model_is_loaded(
         (["classify", "p.png", "--json", "-o", "x.csv"], "'x.csv' ends in .csv, which says csv, not jsonl; leave one"),
         (["classify", "p.png", "--resume"], "--resume goes on with a file; name it with --output"),
         (["embed", "p.png", "-m", "M"], "Missing option '--output'"),
-        (["embed", "p.png", "-m", "M", "-o", "x.csv"], "allowed endings: .npz, .parquet"),
+        (["embed", "p.png", "-m", "M", "-o", "x.csv"], "allowed endings: .npz, .parquet, .jsonl"),
         (["models", "alexnet*"], "no preset matches 'alexnet*'"),
         (["models", "vit*", "--show", "M"], "give a pattern or --show, not both"),
         (["models", "--show", "nowhere"], "neither a file or folder"),

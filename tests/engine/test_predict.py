@@ -16,7 +16,7 @@ from PIL import Image
 import vitkit
 from small import NAMES, PREPROCESS, picture, picture_file, small_folder, small_model
 from vitkit import ConfigError, EngineError, ImageError, Predictor, Preprocess
-from vitkit.engine.predict import Answer, probabilities
+from vitkit.engine.predict import Answer, best_first, probabilities
 from vitkit.engine.torch_engine import TorchEngine
 from vitkit.image.preprocess import apply, fit
 
@@ -80,6 +80,14 @@ def test_equal_probabilities_keep_the_order_of_the_classes(vit: Predictor) -> No
     answer = Answer("x", logits=np.array([1, 2, 1, 2, 0, 2, 1], np.float32))
     assert [p.index for p in vit.predictions(answer, top=7)] == [1, 3, 5, 0, 2, 6, 4]
     assert [p.index for p in vit.predictions(Answer("x", logits=np.zeros(7, np.float32)), top=7)] == list(range(7))
+
+
+@pytest.mark.parametrize("top", [1, 2, 5, 8, 9])
+def test_the_best_are_those_of_a_stable_sort_of_all(top: int) -> None:
+    for levels in (1, 2, 3, 100):
+        chances = np.random.default_rng(levels).integers(0, levels, (200, 8)) / levels
+        for row in chances:
+            assert best_first(row, top).tolist() == sorted(range(8), key=lambda at: -row[at])[:top]
 
 
 def test_probabilities_are_scipys_for_extreme_logits_too() -> None:

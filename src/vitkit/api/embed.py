@@ -1,4 +1,4 @@
-"""embed_to_file: the embeddings of any number of pictures as .npz or Parquet, in bounded memory."""
+"""embed_to_file: the embeddings of any number of pictures as .npz, Parquet or JSON lines, in bounded memory."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def embed_to_file(
     """Writes one row per picture in input order: picture, embedding float32 [D], error.
 
     A picture that failed keeps its row, with NaN for the embedding and its error as text. The file's ending chooses
-    .npz (arrays `embeddings` [n, D], `pictures` [n], `errors` [n]) or .parquet. Rows gather in the folder OUTPUT.part
-    while the run goes on, and the output appears when it is complete; a run that was broken off, by whatever, goes on
-    from there with `resume`.
+    .npz (arrays `embeddings` [n, D], `pictures` [n], `errors` [n]), .parquet or .jsonl (an object per picture, with
+    `embedding` or `error`). Rows gather in the folder OUTPUT.part while the run goes on, and the output appears when it
+    is complete; a run that was broken off, by whatever, goes on from there with `resume`.
     """
     kind = check_embedding_file(output, resume=resume)
     width = predictor.spec.feature_dim
@@ -82,7 +82,8 @@ def check_embedding_file(output: str | os.PathLike[str], *, resume: bool = False
     """The output's ending, if it can be written; raises ConfigError before any long work."""
     kind = Path(output).suffix
     if kind not in EMBEDDING_FORMATS:
-        raise ConfigError(f"can't write embeddings to {os.fspath(output)!r}; allowed endings: .npz, .parquet")
+        allowed = ", ".join(EMBEDDING_FORMATS)
+        raise ConfigError(f"can't write embeddings to {os.fspath(output)!r}; allowed endings: {allowed}")
     check_part(output, resume=resume)
     if kind == ".parquet":
         pyarrow(".npz")
@@ -142,4 +143,17 @@ def pack_parquet(rows: Rows, output: Path) -> None:
             writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
 
 
-EMBEDDING_FORMATS: dict[str, Callable[[Rows, Path], None]] = {".npz": pack_npz, ".parquet": pack_parquet}
+def pack_jsonl(rows: Rows, output: Path) -> None:
+    """An object per picture: picture, embedding or error, and what is true of all."""
+    with open(output, "w", encoding="ascii") as file, open(rows.folder / VECTORS, "rb") as vectors:
+        for picture, error in rows.names():
+            embedding = np.fromfile(vectors, "<f4", rows.width).tolist()
+            found = {"error": error} if error else {"embedding": embedding}
+            file.write(json.dumps({"picture": picture, **found, **rows.facts}) + "\n")
+
+
+EMBEDDING_FORMATS: dict[str, Callable[[Rows, Path], None]] = {
+    ".npz": pack_npz,
+    ".parquet": pack_parquet,
+    ".jsonl": pack_jsonl,
+}

@@ -11,7 +11,7 @@ from vitkit.cli import options
 
 def embed(
     pictures: options.Pictures,
-    output: Annotated[str, typer.Option("--output", "-o", help="The file to write: .npz or .parquet.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="The file to write: .npz, .parquet or .jsonl.")],
     model: options.Model = None,
     resume: options.GoOn = False,
     batch_size: options.BatchSize = None,
