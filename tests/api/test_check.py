@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,9 @@ import pytest
 from PIL import Image
 
 import vitkit
+from small import NAMES, PREPROCESS, picture_file, small_folder, small_model
 from vitkit.api.check import Checkup
+from vitkit.errors import Interrupted
 
 CLASSES = ("daisy", "dandelion", "rose", "sunflower", "tulip")
 
@@ -106,3 +111,29 @@ def test_swapped_labels_of_flowers_are_suspected_by_a_models_embeddings(shared: 
     checkup = vitkit.check(tmp_path, model=weights, preset="vit_tiny_patch16_224", suspects=30)
     suspects = {int(file.stem) for file in paths_of(checkup, "label")}
     assert len(suspects) == 30 and len(suspects & swapped) >= 7
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    """Two classes of five pictures."""
+    for number in range(10):
+        picture_file(tmp_path / f"few/{'ab'[number % 2]}/{number}.png", seed=number)
+    return tmp_path / "few"
+
+
+def test_a_fine_tuning_that_is_stopped_says_that_nothing_is_kept(few: Path, tmp_path: Path) -> None:
+    def stop_while_learning(done: int, total: int) -> None:
+        if done == 2 * 10 + 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    model = small_folder(tmp_path / "model")
+    with pytest.raises(Interrupted, match="stopped while labels were being learnt; nothing is kept") as caught:
+        vitkit.check(few, model=model, fine_tune=True, on_progress=stop_while_learning)
+    assert caught.value.signum == signal.SIGINT
+
+
+def test_a_model_that_cant_be_fine_tuned_is_refused_before_pictures_are_read(few: Path, tmp_path: Path) -> None:
+    rescaled = replace(PREPROCESS, order="rescale_first")
+    small_model().save_pretrained(tmp_path / "model", preprocess=rescaled, class_names=NAMES)
+    with pytest.raises(vitkit.ConfigError, match="rescale_first"):
+        vitkit.check(few, model=tmp_path / "model", fine_tune=True, on_progress=lambda done, total: pytest.fail("read"))

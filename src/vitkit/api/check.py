@@ -22,6 +22,7 @@ from vitkit.data.doctor.labels import Answers, check_labels
 from vitkit.data.doctor.pictures import Look, check_pictures, look
 from vitkit.data.doctor.survey import Survey, survey
 from vitkit.data.samples import Samples, Splits
+from vitkit.data.store import check_storable
 from vitkit.engine.predict import BATCH_SIZE, Predictor
 from vitkit.errors import ConfigError, list_faults
 from vitkit.files import check_new_file
@@ -125,6 +126,8 @@ def check(
             dtype=dtype,
             engine=engine,
         )
+        if fine_tune and predictor.card.preprocess is not None:
+            check_storable(predictor.card.preprocess)
     count = len(found.samples)
     passes = count if predictor is None else 2 * count
 

@@ -21,6 +21,7 @@ __all__ = [
     "Progress",
     "Store",
     "StreamStore",
+    "check_storable",
     "make_store",
     "map_threads",
     "memory_limit",
@@ -132,6 +133,14 @@ def memory_limit() -> int:
         return 2**30
 
 
+def check_storable(preprocess: Preprocess) -> None:
+    """Raises ConfigError for order "rescale_first", whose pictures are no whole numbers after their resize."""
+    if preprocess.order != "resize_first":
+        raise ConfigError(
+            "order 'rescale_first' keeps no whole pixels to train on; train with order 'resize_first', and save that"
+        )
+
+
 def make_store(
     samples: Samples,
     preprocess: Preprocess,
@@ -150,10 +159,7 @@ def make_store(
 
     Raises DataError that names the pictures that can't be read, ConfigError for order "rescale_first".
     """
-    if preprocess.order != "resize_first":
-        raise ConfigError(
-            "order 'rescale_first' keeps no whole pixels to train on; train with order 'resize_first', and save that"
-        )
+    check_storable(preprocess)
     if training:
         preprocess = replace(preprocess, size=stored_size(preprocess))
     stream = StreamStore(samples, preprocess, shrink=training)
