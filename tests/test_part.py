@@ -181,11 +181,24 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     with pytest.raises(Halt), open_part(tmp_path / "x") as written:
         written.add("a", b"a", failed=False)
         written.commit()
-        with pytest.raises(ConfigError, match="x' is being written by another process right now"):
+        with pytest.raises(ConfigError, match="x.part' is being written by another process right now"):
             finished(tmp_path / "x", "ab")
+        with pytest.raises(ConfigError, match="being written"):
+            check_part(tmp_path / "x", resume=False)
         raise Halt
     finished(tmp_path / "x", "ab")
     assert (tmp_path / "x").read_bytes() == b"head\nab"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such lock there")
+def test_a_disk_without_locks_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    broken_off(tmp_path / "x")
+    finished(tmp_path / "x", "abcd")
+    assert (tmp_path / "x").read_bytes() == b"head\nabcd"
 
 
 def test_a_link_stays_and_its_file_is_made(tmp_path: Path) -> None:
@@ -201,6 +214,11 @@ def test_what_stands_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.part").write_text("mine")
     with pytest.raises(ConfigError, match="x.part' is in the way"):
         check_part(tmp_path / "x", resume=False)
+    (tmp_path / "y.part").mkdir()
+    (tmp_path / "y.part" / "diary").write_text("mine")
+    with pytest.raises(ConfigError, match="y.part' isn't vitkit's: it holds diary"):
+        finished(tmp_path / "y", "ab", resume=False)
+    assert (tmp_path / "y.part" / "diary").read_text() == "mine"
 
 
 def test_pictures_are_taken_one_by_one(tmp_path: Path) -> None:

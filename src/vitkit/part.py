@@ -70,7 +70,8 @@ def check_part(output: str | os.PathLike[str], *, resume: bool) -> None:
     check_new_file(output)
     folder = _folder_of(output)
     if (folder / STATE).exists():
-        pictures = _read(folder).pictures
+        with _locked(folder):
+            pictures = _read(folder).pictures
         if not resume:
             raise ConfigError(
                 f"{str(folder)!r} holds {pictures:,} pictures of a run that didn't end: go on with it (--resume), or "
@@ -110,12 +111,15 @@ class Part:
         check_part(self.output, resume=self.resume)
         with contextlib.ExitStack() as stack, self._writing():
             self.folder.mkdir(exist_ok=True)
-            stack.enter_context(self._locked())
+            sync_folder(self.folder.parent)
+            stack.enter_context(_locked(self.folder))
+            for left in self.folder.glob(".part-*"):  # a state that a kill cut off
+                left.unlink()
             if (self.folder / STATE).exists():
                 self._now = (self._checked(_read(self.folder)), [])
                 logger.info("going on after %d pictures in %s", self.state.pictures, self.folder)
-            for left in self.folder.glob(".part-*"):  # a state that a kill cut off
-                left.unlink()
+            elif others := sorted({path.name for path in self.folder.iterdir()} - self._streams.keys()):
+                raise ConfigError(f"{str(self.folder)!r} isn't vitkit's: it holds {list_faults(others)}; move it away")
             self._moved = self._is_moved()
             if not self._moved:
                 self._files = {name: stack.enter_context(self._opened(name)) for name in self._streams}
@@ -233,23 +237,6 @@ class Part:
         return file
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Keeps a second process out, until this one ends in whatever way; Windows has no such lock on a folder."""
-        if sys.platform == "win32":
-            yield
-            return
-        handle = os.open(self.folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise ConfigError(f"{os.fspath(self.output)!r} is being written by another process right now") from None
-        try:
-            yield
-        finally:
-            os.close(handle)
-
-    @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """Turns what a full disk or a forbidden folder raises into one ConfigError."""
         try:
@@ -263,6 +250,25 @@ def _folder_of(output: str | os.PathLike[str]) -> Path:
     """Beside the file that a link points to: renaming across disks is no renaming."""
     target = Path(os.path.realpath(output) if Path(output).is_symlink() else output)
     return target.with_name(f"{target.name}.part")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keeps every other process out, until this one ends in whatever way; Windows has no such lock on a folder."""
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{str(folder)!r} is being written by another process right now") from None
+        except OSError:  # a disk across the network that knows no locks
+            logger.info("%s can't be locked: a second process must not write there", folder)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _read(folder: Path) -> State:
