@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from vitkit.errors import ConfigError
 
 __all__ = [
+    "dtype_name",
     "free_memory",
     "has_native_bfloat16",
     "keep_freed_memory",
@@ -19,6 +21,7 @@ __all__ = [
     "pick_device",
     "process_backend",
     "processes_here",
+    "processor_name",
     "share_machine",
 ]
 
@@ -97,6 +100,11 @@ def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     return DTYPES[dtype]
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """A floating dtype's name, as `parse_dtype` takes it."""
+    return str(dtype).removeprefix("torch.")
+
+
 def has_native_bfloat16(device: torch.device) -> bool:
     """Whether matrix products in bfloat16 are the hardware's own there, and so faster than float32."""
     if device.type == "cuda":
@@ -119,6 +127,24 @@ def free_memory(device: torch.device) -> int | None:
         return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
     free = free_ram()
     return None if free is None else free // processes_here()
+
+
+def processor_name(device: torch.device) -> str:
+    """What the device calls itself; of a CPU the machine's, with as many cores as this process may use."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = _proc("cpuinfo", "model name") or platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{name}, {cores} {'core' if cores == 1 else 'cores'}"
+
+
+def _proc(file: str, name: str) -> str | None:
+    """What the first line of that name says in one of Linux's files of "name: value"."""
+    try:
+        lines = (Path("/proc") / file).read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(name)), None)
 
 
 CONTROL_GROUPS = (

@@ -113,7 +113,7 @@ def test_another_module_runs_on_the_same_engine(engine: str) -> None:
 @pytest.mark.parametrize(
     ("engine", "device", "dtype", "message"),
     [
-        ("tensorrt", "cpu", None, "engine 'tensorrt' is unknown; allowed: torch, onnx, openvino"),
+        ("tensorrt", "cpu", None, "engine 'tensorrt' is unknown; allowed: torch, onnx, openvino, auto"),
         ("onnx", "cpu", "bfloat16", "engine 'onnx' doesn't compute in bfloat16; allowed: float32"),
         ("openvino", "cpu", "float16", "engine 'openvino' doesn't compute in float16; allowed: float32, bfloat16"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,9 +13,11 @@ from vitkit.checkpoint.hub import download, parse
 from vitkit.checkpoint.parity import check_parity, with_parity
 from vitkit.checkpoint.presets import PRESETS
 from vitkit.checkpoint.read import Checkpoint, read
+from vitkit.engine.choose import AUTO, candidates, choose
 from vitkit.engine.engines import settle
 from vitkit.engine.predict import Predictor
 from vitkit.errors import CheckpointError, ConfigError, nearest
+from vitkit.image.decode import Picture
 from vitkit.image.preprocess import Preprocess
 
 __all__ = ["load", "read_source"]
@@ -36,6 +39,7 @@ def load(
     device: str | None = "auto",
     dtype: str | torch.dtype | None = None,
     engine: str | None = "torch",
+    try_on: Sequence[Picture] = (),
 ) -> Predictor:
     """Loads a model, completely or not at all.
 
@@ -45,10 +49,12 @@ def load(
     `in_channels` change the model on request; `preprocess` replaces the checkpoint's own. With
     `parity` "timm", "hf" (transformers) or "original" (the authors' code) these weights run as they do there, where
     that is known; `.report.differences` tells what that changes. `dtype` is float32 unless said. `engine` is what runs
-    the model: "torch", "onnx" (ONNX Runtime) or "openvino". Raises CheckpointError naming all faults, ConfigError for
-    options, also for an engine that isn't installed or can't do what is asked.
+    the model: "torch", "onnx" (ONNX Runtime), "openvino", or "auto": the fastest of them here that agrees with float32
+    on a few pictures, `try_on` among them, in `dtype` if that is given; it is measured once, and `.engine_choice` says
+    why. Raises CheckpointError naming all faults, ConfigError for options, also for an engine that isn't installed or
+    can't do what is asked.
     """
-    setup = settle(engine, device, dtype)
+    setups = candidates(device, dtype) if engine == AUTO else [settle(engine, device, dtype)]
     checkpoint = read_source(
         source,
         revision=revision,
@@ -66,8 +72,12 @@ def load(
             f"{checkpoint.report.source}: nothing there says how pictures become pixels (preprocessor_config.json is "
             "missing), and it isn't guessed: name a preset whose preprocessing is meant (--preset), or pass preprocess="
         )
+    choice, setup = None, setups[0]
+    if engine == AUTO:
+        choice = choose(checkpoint.module(), card, setups, try_on)
+        setup = settle(choice.engine, device, choice.dtype)
     module = checkpoint.module(dtype=setup.module_dtype)
-    return Predictor(module, setup.make(module, card.preprocess), card, checkpoint.report)
+    return Predictor(module, setup.make(module, card.preprocess), card, checkpoint.report, engine_choice=choice)
 
 
 def read_source(

@@ -41,7 +41,7 @@ def classify(
     from vitkit.api.load import load
     from vitkit.api.records import FORMS, form_of, record_of
     from vitkit.checkpoint.presets import DEFAULT_MODEL
-    from vitkit.cli.inputs import open_pictures
+    from vitkit.cli.inputs import look_ahead, open_pictures
     from vitkit.cli.output import Progress, complain_of_failures
     from vitkit.engine.predict import BATCH_SIZE
     from vitkit.engine.zero_shot import TEMPLATE
@@ -61,7 +61,8 @@ def classify(
     if names is None and templates:
         raise ConfigError("--template is the text around --labels; give these too")
     inputs = open_pictures(pictures)
-    vit = load(DEFAULT_MODEL if model is None else model, **loading)
+    first, inputs = look_ahead(inputs, loading.get("engine"))
+    vit = load(DEFAULT_MODEL if model is None else model, **loading, try_on=first)
     if names is not None:
         vit = vit.with_labels(names, templates=templates or (TEMPLATE,))
     how: Any = {"top": top or 5, "threshold": threshold}

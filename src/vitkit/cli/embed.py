@@ -25,13 +25,14 @@ def embed(
     from vitkit.api.embed import check_embedding_file, embed_to_file
     from vitkit.api.load import load
     from vitkit.checkpoint.presets import DEFAULT_MODEL
-    from vitkit.cli.inputs import open_pictures
+    from vitkit.cli.inputs import look_ahead, open_pictures
     from vitkit.cli.output import Progress, complain_of_failures
     from vitkit.engine.predict import BATCH_SIZE
 
     check_embedding_file(output, resume=resume)
     inputs = open_pictures(pictures)
-    vit = load(DEFAULT_MODEL if model is None else model, **loading)
+    first, inputs = look_ahead(inputs, loading.get("engine"))
+    vit = load(DEFAULT_MODEL if model is None else model, **loading, try_on=first)
     with Progress() as progress:
         size = batch_size or BATCH_SIZE
         done = embed_to_file(vit, inputs, output, batch_size=size, resume=resume, on_answer=progress.tell)

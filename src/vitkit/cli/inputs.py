@@ -12,7 +12,7 @@ from vitkit.errors import DataError
 from vitkit.image.decode import Blob, Picture, is_picture
 from vitkit.image.listing import list_pictures
 
-__all__ = ["open_pictures"]
+__all__ = ["look_ahead", "open_pictures"]
 
 
 class Unlisted(Blob):
@@ -36,6 +36,14 @@ def open_pictures(arguments: Sequence[str]) -> Iterator[Picture]:
             next(list_pictures([argument]), None)  # raises for what holds no picture
     pictures = itertools.chain.from_iterable(_standard_input() if a == "-" else list_pictures([a]) for a in arguments)
     return iter(pictures)
+
+
+def look_ahead(pictures: Iterator[Picture], engine: str | None) -> tuple[list[Picture], Iterator[Picture]]:
+    """The first few, for `--engine auto` to be tried on, and all of them; none for another engine."""
+    from vitkit.engine.choose import AUTO, PICTURES
+
+    first = list(itertools.islice(pictures, PICTURES)) if engine == AUTO else []
+    return first, itertools.chain(first, pictures)
 
 
 def _standard_input() -> Iterator[Picture]:

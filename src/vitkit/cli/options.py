@@ -75,7 +75,9 @@ Parity = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps. [auto]")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. [float32]")]
-EngineName = Annotated[str | None, typer.Option("--engine", help="torch, onnx or openvino. [torch]")]
+EngineName = Annotated[
+    str | None, typer.Option("--engine", help="torch, onnx, openvino, or auto: the fastest here. [torch]")
+]
 BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Pictures run at once. [8]", min=1)]
 GoOn = Annotated[
     bool, typer.Option("--resume", help="Go on with what a run that didn't end left in OUTPUT.part; same call else.")

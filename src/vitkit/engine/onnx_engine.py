@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from numpy.typing import NDArray
 
+from vitkit.device import dtype_name
 from vitkit.engine.protocol import InputSpec, LaidOut, Outputs, answered
 from vitkit.exports.graph import CropGraph
 from vitkit.exports.libraries import import_onnx, import_onnxruntime
@@ -36,23 +37,19 @@ def fault(device: torch.device, dtype: torch.dtype) -> str | None:
 class OnnxEngine(LaidOut["InferenceSession"]):
     """Runs an ONNX model, its bytes or its file, on crops [B, H, W, C], normalised inside."""
 
-    def __init__(self, model: bytes | Path, preprocess: Preprocess, *, device: torch.device) -> None:
+    def __init__(
+        self, model: bytes | Path, preprocess: Preprocess, *, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
-        self.name = f"onnx float32 on {device}"
+        self.name = f"onnx {dtype_name(dtype)} on {device}"
         self.input = InputSpec.of(preprocess)
         self._model = model
         self._preprocess = preprocess
         self._device = device
 
-    @classmethod
-    def of(cls, module: ImageModel, preprocess: Preprocess, *, device: torch.device, dtype: torch.dtype) -> OnnxEngine:
-        """The engine for a module in float32."""
-        assert dtype == torch.float32
-        return cls(onnx_bytes(module, preprocess), preprocess, device=device)
-
     def with_module(self, module: ImageModel) -> OnnxEngine:
         """The same device for another module that takes the same crops."""
-        return OnnxEngine.of(module, self._preprocess, device=self._device, dtype=torch.float32)
+        return OnnxEngine(onnx_bytes(module, self._preprocess), self._preprocess, device=self._device)
 
     def run(self, crops: NDArray[Any]) -> Outputs:
         """As `Engine.run`."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from numpy.typing import NDArray
 
+from vitkit.device import dtype_name
 from vitkit.engine.onnx_engine import onnx_bytes
 from vitkit.engine.protocol import InputSpec, LaidOut, Outputs, answered
 from vitkit.exports.libraries import import_onnx, import_openvino
@@ -35,24 +36,21 @@ def fault(device: torch.device, dtype: torch.dtype) -> str | None:
 class OpenVinoEngine(LaidOut["Compiled"]):
     """Runs an ONNX model's bytes, or the file of an OpenVINO or ONNX model, on crops [B, H, W, C]."""
 
-    def __init__(self, model: bytes | Path, preprocess: Preprocess, *, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: bytes | Path, preprocess: Preprocess, *, device: torch.device, dtype: torch.dtype
+    ) -> None:
         super().__init__()
-        self.name = f"openvino {str(dtype).removeprefix('torch.')} on cpu"
+        self.name = f"openvino {dtype_name(dtype)} on {device}"
         self.input = InputSpec.of(preprocess)
         self._model = model
         self._preprocess = preprocess
+        self._device = device
         self._dtype = dtype
-
-    @classmethod
-    def of(
-        cls, module: ImageModel, preprocess: Preprocess, *, device: torch.device, dtype: torch.dtype
-    ) -> OpenVinoEngine:
-        """The engine for a module in float32; `dtype` is what OpenVINO computes in."""
-        return cls(onnx_bytes(module, preprocess), preprocess, dtype=dtype)
 
     def with_module(self, module: ImageModel) -> OpenVinoEngine:
         """The same precision for another module that takes the same crops."""
-        return OpenVinoEngine(onnx_bytes(module, self._preprocess), self._preprocess, dtype=self._dtype)
+        model = onnx_bytes(module, self._preprocess)
+        return OpenVinoEngine(model, self._preprocess, device=self._device, dtype=self._dtype)
 
     def run(self, crops: NDArray[Any]) -> Outputs:
         """As `Engine.run`."""

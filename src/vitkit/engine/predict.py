@@ -29,6 +29,7 @@ from vitkit.model.base import ImageModel
 from vitkit.model.mae import MASK_RATIO
 
 if TYPE_CHECKING:
+    from vitkit.engine.choose import Choice
     from vitkit.model.clip import Clip
     from vitkit.model.spec import AnySpec
     from vitkit.text.tokenizer import Tokenizer
@@ -84,13 +85,17 @@ def best_first(chances: NDArray[np.float64], top: int) -> NDArray[np.int64]:
 class Predictor:
     """A model ready for use: `vitkit.load` makes one. Not changed by use; safe to call again and again."""
 
-    def __init__(self, module: ImageModel, engine: Engine, card: Card, report: Report) -> None:
+    def __init__(
+        self, module: ImageModel, engine: Engine, card: Card, report: Report, *, engine_choice: Choice | None = None
+    ) -> None:
+        """`engine_choice` says why it is this engine, where `load(engine="auto")` took it."""
         if card.preprocess is None:
             raise ConfigError(f"{report.source}: the preprocessing is unknown; pass preprocess=vitkit.Preprocess(...)")
         self.module = module
         self.engine = engine
         self.card = card
         self.report = report
+        self.engine_choice = engine_choice
         self._preprocess: Preprocess = card.preprocess
 
     def __repr__(self) -> str:
@@ -146,7 +151,7 @@ class Predictor:
         scores: Literal["softmax", "sigmoid"] = "sigmoid" if clip.spec.logit_bias else "softmax"
         card = dataclasses.replace(self.card.without_classes(), class_names=tuple(labels), scores=scores, tokenizer={})
         module.card = card
-        return Predictor(module, self.engine.with_module(module), card, self.report)
+        return Predictor(module, self.engine.with_module(module), card, self.report, engine_choice=self.engine_choice)
 
     @functools.cached_property
     def _text_tower(self) -> tuple[Clip, Tokenizer]:

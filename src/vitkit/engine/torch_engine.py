@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from vitkit.device import dtype_name
 from vitkit.engine.protocol import InputSpec, Outputs, answered
 from vitkit.exports.graph import CropGraph
 from vitkit.image.preprocess import Preprocess
@@ -32,7 +33,7 @@ class TorchEngine:
         self.preprocess = preprocess
         self.device = device
         self.threads = threads
-        self.name = f"torch {str(dtype).removeprefix('torch.')} on {device}"
+        self.name = f"torch {dtype_name(dtype)} on {device}"
         self.input = InputSpec.of(preprocess)
         self._dtype = dtype
 
