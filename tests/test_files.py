@@ -10,7 +10,7 @@ import pytest
 
 from vitkit import files
 from vitkit.errors import ConfigError
-from vitkit.files import check_new_file, check_new_folder, new_folder, replace_file, sha256_of, writing
+from vitkit.files import check_new_file, check_new_folder, new_folder, replace_file, replace_files, sha256_of, writing
 
 
 class Halt(BaseException):
@@ -134,6 +134,34 @@ def test_the_folders_entry_reaches_the_disk_after_the_rename(tmp_path: Path, mon
     write_file(tmp_path / "x")
     write_folder(tmp_path / "m")
     assert order == ["sync_file", "replace", "sync_folder"] * 2
+
+
+def test_files_that_belong_together_appear_together_the_named_one_last(
+    old_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[str] = []
+    rename = os.replace
+
+    def note(source: Path, target: Path) -> None:
+        moved.append(target.name)
+        rename(source, target)
+
+    monkeypatch.setattr(files.os, "replace", note)
+    with replace_files(old_file) as part:
+        assert part.name == "x.txt"
+        for name in ("x.txt", "x.bin", "y.proof"):
+            part.with_name(name).write_text("new")
+        assert names(old_file.parent) == [part.parent.name, "x.txt"] and old_file.read_text() == "old"
+    assert sorted(moved) == names(old_file.parent) == ["x.bin", "x.txt", "y.proof"] and moved[-1] == "x.txt"
+    assert all(file.read_text() == "new" for file in old_file.parent.iterdir())
+    assert all(stat.S_IMODE(file.stat().st_mode) == ordinary(0o666) for file in old_file.parent.iterdir())
+
+
+def test_files_that_belong_together_are_left_out_together(old_file: Path) -> None:
+    with pytest.raises(RuntimeError), replace_files(old_file) as part:
+        part.with_name("x.bin").write_text("new")
+        raise RuntimeError
+    assert names(old_file.parent) == ["x.txt"] and old_file.read_text() == "old"
 
 
 def test_overwriting_takes_the_whole_place(old_file: Path, old_folder: Path) -> None:

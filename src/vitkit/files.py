@@ -79,11 +79,11 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 def replace_files(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields `path`'s name in a temporary folder beside it, for several files that belong together.
 
-    On a clean exit whatever lies there takes its place beside `path`, `path` itself last; else nothing is left. Raises
-    ConfigError as `check_new_file` does.
+    On a clean exit whatever lies there takes its place beside `path`, `path` itself last; else nothing is left. A link
+    is replaced, not followed: what belongs together stays together. Raises ConfigError as `check_new_file` does.
     """
     check_new_file(path)
-    target = Path(os.path.realpath(path))
+    target = Path(path)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent, ignore_cleanup_errors=True) as part:
         yield Path(part, target.name)
         files = sorted(Path(part).iterdir(), key=lambda file: file.name == target.name)
