@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from vitkit.api.bench import bench as bench
     from vitkit.api.check import check as check
     from vitkit.api.compare import compare as compare
     from vitkit.api.convert import convert as convert
@@ -55,6 +56,7 @@ _HOMES = {
     "VisionTransformer": "vitkit.model.vit",
     "VitSpec": "vitkit.model.spec",
     "VitkitError": "vitkit.errors",
+    "bench": "vitkit.api.bench",
     "check": "vitkit.api.check",
     "compare": "vitkit.api.compare",
     "convert": "vitkit.api.convert",

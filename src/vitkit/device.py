@@ -18,6 +18,7 @@ __all__ = [
     "has_native_bfloat16",
     "keep_freed_memory",
     "parse_dtype",
+    "peak_memory",
     "pick_device",
     "process_backend",
     "processes_here",
@@ -136,6 +137,17 @@ def processor_name(device: torch.device) -> str:
     name = _proc("cpuinfo", "model name") or platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return f"{name}, {cores} {'core' if cores == 1 else 'cores'}"
+
+
+def peak_memory() -> int | None:
+    """The most bytes of memory that this process has held so far; None where the system doesn't tell."""
+    if (held := _proc("self/status", "VmHWM")) is not None:  # getrusage's would count the process that started this one
+        return 1024 * int(held.removesuffix("kB"))
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return None
 
 
 def _proc(file: str, name: str) -> str | None:

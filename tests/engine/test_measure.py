@@ -33,10 +33,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_percentiles_are_numpys_and_warm_up_counts_for_nothing(clock: Clock) -> None:
     durations = np.random.default_rng(0).uniform(0.01, 0.1, 1000)
-    slow_start = itertools.chain([50.0] * WARM_UP, durations)
-    timing = measure(lambda: clock.run("", slow_start), 5)
-    counted = durations[: timing.n]
-    assert 5 <= counted.sum() < 5.6  # each of the turns ends with the call that fills it
+    calls = itertools.chain([50.0] * WARM_UP, durations)
+    timing = measure(lambda: clock.run("", calls), 5)
+    turns = [list[float]()]
+    for duration in durations:
+        if sum(turns[-1]) >= 0.5:
+            turns.append([])
+        turns[-1].append(duration)
+    counted = [duration for turn in turns[: timing.n] for duration in turn[1:]][: timing.n]
+    assert len(counted) == timing.n and 4 < sum(counted) < 5
     assert astuple(timing)[:5] == pytest.approx(np.percentile(counted, (25, 50, 75, 95, 99)))
 
 
@@ -44,7 +49,12 @@ def test_calls_take_turns_first_by_turns_and_each_has_its_time(clock: Clock) -> 
     quick, slow = itertools.repeat(0.125), itertools.repeat(0.5)
     found = take_turns({"quick": lambda: clock.run("quick", quick), "slow": lambda: clock.run("slow", slow)}, 5)
     assert clock.calls[2 * WARM_UP :] == (4 * ["quick"] + 2 * ["slow"] + 4 * ["quick"]) * 5
-    assert found == {"quick": Timing(*[0.125] * 5, 40), "slow": Timing(*[0.5] * 5, 10)}
+    assert found == {"quick": Timing(*[0.125] * 5, 30), "slow": Timing(*[0.5] * 5, 10)}
+
+
+def test_the_first_call_of_a_turn_counts_only_where_it_fills_it(clock: Clock) -> None:
+    cold = itertools.chain([9.0] * WARM_UP, itertools.cycle([0.25, 0.125, 0.125]))
+    assert measure(lambda: clock.run("", cold), 5) == Timing(*[0.125] * 5, 20)
 
 
 def test_a_call_longer_than_its_time_is_still_timed_a_few_times(clock: Clock) -> None:

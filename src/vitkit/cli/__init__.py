@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import typer
 
 from vitkit import __version__
+from vitkit.cli.bench import bench
 from vitkit.cli.check import check
 from vitkit.cli.classify import classify
 from vitkit.cli.compare import compare
@@ -55,6 +56,7 @@ COMMANDS: Mapping[str, Callable[..., int]] = {
     "export": export,
     "verify": verify,
     "diff": diff,
+    "bench": bench,
     "demo": demo,
 }
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vitkit.cli import options
+from vitkit.cli.output import aligned
 
 if TYPE_CHECKING:
     from vitkit.api.compare import Comparison
@@ -42,24 +43,14 @@ def as_text(comparison: Comparison) -> str:
         cost = (f"{run.parameters:,}", f"{run.pictures[0]:,}", f"{run.steps:,}")
         speed = (tell_time(run.seconds), f"{run.images_per_s:,.0f}")
         rows.append([run.name, *(tell_score(run, name) or "-" for name in scores), *cost, *speed])
-    lines = _aligned(rows)
+    lines = aligned(rows)
     lines += [tell_pair(pair) for pair in comparison.paired]
     lines += [f"{note}." for note in comparison.notes]
     if comparison.settings:
         lines.append("settings that differ:")
         table = [[f"  {name}", *map(_spell, values)] for name, values in comparison.settings.items()]
-        lines += _aligned(table)
+        lines += aligned(table)
     return "\n".join(lines)
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    """The first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    first, *others = widths
-    return [
-        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))])
-        for row in rows
-    ]
 
 
 def _spell(value: object) -> str:

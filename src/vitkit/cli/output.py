@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vitkit.api.written import Written
     from vitkit.engine.predict import Answer
 
-__all__ = ["Progress", "complain", "complain_of_failures", "is_first_process", "open_output"]
+__all__ = ["Progress", "aligned", "complain", "complain_of_failures", "is_first_process", "open_output"]
 
 PLAIN_EVERY_S = 10.0
 
@@ -52,6 +52,15 @@ def complain_of_failures(written: Written) -> int:
     if written.failed:
         complain(f"{written.failed:,} of {written.count:,} pictures failed")
     return 1 if written.failed else 0
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table's lines: the first column to the left, the others to the right."""
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return [
+        "  ".join([row[0].ljust(first), *(cell.rjust(width) for cell, width in zip(row[1:], others, strict=True))])
+        for row in rows
+    ]
 
 
 class Progress:

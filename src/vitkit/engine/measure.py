@@ -5,23 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-__all__ = ["Timing", "matrix_peak", "measure", "take_turns"]
+__all__ = ["Timing", "matrix_peak", "measure", "take_turns", "wait_for"]
 
 WARM_UP = 2
 """Calls that count for nothing, whatever they take: caches are filled, code is generated."""
 LEAST = 3
 """Calls that are timed, even past the time there is."""
-SLICES = 10
-"""Turns that each call gets: whatever else slows the machine for a while is shared by all."""
+TURNS = 10
+"""That each call gets: whatever else slows the machine for a while is shared by all."""
 SIDES = {"cpu": (512, 1024, 2048), "cuda": (4096, 8192, 16384)}
 """Of square matrices: which is the fastest differs by machine."""
 PRODUCTS = 4
 """One after the other on an accelerator, so that waiting for it costs little."""
+
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Timing:
     n: int
 
     @classmethod
-    def of(cls, seconds: list[float]) -> Self:
+    def of(cls, seconds: list[float]) -> Timing:
         """The percentiles of what was measured, one value or more."""
         p25, p50, p75, p95, p99 = map(float, np.percentile(seconds, (25, 50, 75, 95, 99)))
         return cls(p25, p50, p75, p95, p99, len(seconds))
@@ -47,29 +50,36 @@ def measure(run: Callable[[], object], seconds: float) -> Timing:
     return take_turns({"": run}, seconds)[""]
 
 
-def take_turns(runs: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, Timing]:
-    """As `measure`, for several calls on an equal footing: each has `seconds`, in short turns, first by turns too."""
+def take_turns(runs: Mapping[K, Callable[[], object]], seconds: float) -> dict[K, Timing]:
+    """As `measure`, for several calls on an equal footing: each has `seconds`, in short turns, first by turns too.
+
+    The first call of a turn finds caches and cores as the others left them: it counts only where it fills the turn.
+    """
     for run in runs.values():
         for _ in range(WARM_UP):
             run()
-    found: dict[str, list[float]] = {name: [] for name in runs}
+    found: dict[K, list[float]] = {name: [] for name in runs}
+    spent = dict.fromkeys(runs, 0.0)
     waiting = list(runs)
     while waiting:
         for name in waiting:
-            _use_turn(runs[name], seconds / SLICES, found[name])
-        waiting = [name for name in waiting[1:] + waiting[:1] if sum(found[name]) < seconds or len(found[name]) < LEAST]
-    return {name: Timing.of(measured) for name, measured in found.items()}
+            taken = _use_turn(runs[name], seconds / TURNS)
+            found[name] += taken[1:] or taken
+            spent[name] += sum(taken)
+        waiting = [name for name in waiting[1:] + waiting[:1] if spent[name] < seconds or len(found[name]) < LEAST]
+    return {name: Timing.of(taken) for name, taken in found.items()}
 
 
-def _use_turn(run: Callable[[], object], seconds: float, found: list[float]) -> None:
-    end = time.perf_counter() + seconds
-    while True:
-        start = time.perf_counter()
+def _use_turn(run: Callable[[], object], seconds: float) -> list[float]:
+    """Seconds of each call, one at least."""
+    taken: list[float] = []
+    start = now = time.perf_counter()
+    while not taken or now < start + seconds:
+        before = now
         run()
         now = time.perf_counter()
-        found.append(now - start)
-        if now >= end:
-            return
+        taken.append(now - before)
+    return taken
 
 
 def matrix_peak(device: torch.device, dtype: torch.dtype, seconds: float) -> float:
@@ -86,7 +96,12 @@ def _operations_per_second(side: int, device: torch.device, dtype: torch.dtype, 
     def multiply() -> None:
         for _ in range(products):
             torch.mm(left, right, out=out)
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
+        wait_for(device)
 
     return products * 2 * side**3 / measure(multiply, seconds).p50
+
+
+def wait_for(device: torch.device) -> None:
+    """Returns when the device has done all that it was given."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)

@@ -25,7 +25,7 @@ from vitkit.image.fetch import is_url
 from vitkit.image.preprocess import Preprocess, apply, fit
 from vitkit.image.sources import from_timm, from_transformers
 
-__all__ = ["Ours", "Preparing", "Side", "load_timm", "load_transformers"]
+__all__ = ["Ours", "Preparing", "Side", "import_library", "load_timm", "load_transformers", "refusing"]
 
 Pair = tuple[int, int]
 
@@ -155,7 +155,7 @@ def load_timm(
     source: str, *, preset: str | None = None, image_size: Pair | None = None, dtype: torch.dtype = torch.float64
 ) -> Side:
     """What timm itself makes of a folder, a weight file of the architecture `preset`, a Hub id or a name of its own."""
-    timm = _library("timm")
+    timm = import_library("timm")
     data = importlib.import_module("timm.data")
     options: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
     if Path(source).is_file():
@@ -167,7 +167,7 @@ def load_timm(
         name = f"local-dir:{source}"
     else:
         name = source if parse(source) is None else f"hf-hub:{source.removeprefix('hf-hub:')}"
-    with _refusing("timm", source):
+    with refusing("timm", source):
         module = timm.create_model(name, pretrained=True, **options)
         channels = module.pretrained_cfg["input_size"][0]
         size = {} if image_size is None else {"input_size": (channels, *image_size)}
@@ -178,12 +178,12 @@ def load_timm(
 
 def load_transformers(source: str, *, dtype: torch.dtype = torch.float64) -> Side:
     """What transformers itself makes of a folder or a Hub id, by the class that its configuration names."""
-    transformers = _library("transformers")
+    transformers = import_library("transformers")
     named = None if Path(source).is_dir() else parse(source)
     where: dict[str, Any] = {"pretrained_model_name_or_path": source if named is None else named.repo_id}
     if named is not None and named.revision is not None:
         where["revision"] = named.revision
-    with _refusing("transformers", source):
+    with refusing("transformers", source):
         config = transformers.AutoConfig.from_pretrained(**where)
         default = "AutoModelForImageClassification" if config.model_type == "timm_wrapper" else "AutoModel"
         kind = getattr(transformers, (config.architectures or [default])[0])
@@ -200,7 +200,8 @@ def load_transformers(source: str, *, dtype: torch.dtype = torch.float64) -> Sid
     return Side(f"hf:{source}", module.to(dtype).eval(), preparing)
 
 
-def _library(name: str) -> Any:
+def import_library(name: str) -> Any:
+    """timm or transformers; raises EngineError where it isn't installed, or can't be imported."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -210,7 +211,8 @@ def _library(name: str) -> Any:
 
 
 @contextmanager
-def _refusing(library: str, source: str) -> Iterator[None]:
+def refusing(library: str, source: str) -> Iterator[None]:
+    """Turns what a library raises over a model into CheckpointError, over its own parts into EngineError."""
     try:
         yield
     except ImportError as error:  # transformers imports its parts when they are first used
