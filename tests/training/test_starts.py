@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vitkit.training.starts import FINE_TUNE, SCRATCH_PHOTOS, SMALL_FIGURES, recipe_for
+from vitkit.training.starts import FINE_TUNE, SCRATCH_BRIEF, SCRATCH_PHOTOS, SMALL_FIGURES, recipe_for
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,21 @@ def test_a_recipe_is_as_it_was_found_for_as_many_pictures() -> None:
         (False, 8, 1437, SMALL_FIGURES),
     ):
         assert recipe_for(from_checkpoint=start, image_size=(size, size), pictures=pictures)[0] == expected
+
+
+def test_from_scratch_few_epochs_vary_and_mix_little() -> None:
+    few = recipe_for(from_checkpoint=False, image_size=(32, 32), pictures=50_000, affordable=13.0, muon=True)
+    assert few[0] == SCRATCH_BRIEF and few[0].optimizer == "muon"
+    assert few[0].augment.crop_scale is None and not few[0].mix.mixup + few[0].mix.cutmix + few[0].label_smoothing
+    assert few[1] == "from scratch, for photos and the few epochs that the minutes allow, fitted to 50,000 pictures"
+    plain, _ = recipe_for(from_checkpoint=False, image_size=(32, 32), pictures=50_000, affordable=13.0)
+    assert (plain.optimizer, plain.lr) == ("adamw", SCRATCH_PHOTOS.lr)
+    for start, size, affordable, expected in (
+        (False, 32, 31.0, SCRATCH_PHOTOS),
+        (False, 8, 13.0, SMALL_FIGURES),
+        (True, 32, 13.0, FINE_TUNE),
+    ):
+        found, _ = recipe_for(
+            from_checkpoint=start, image_size=(size, size), pictures=3454, affordable=affordable, muon=True
+        )
+        assert (found.augment, found.mix, found.optimizer) == (expected.augment, expected.mix, "adamw")

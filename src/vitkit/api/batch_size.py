@@ -1,17 +1,17 @@
-"""`batch_size = "auto"`: the largest batch that memory and the number of pictures allow, measured before the run."""
+"""What the machine allows, measured before a run: the largest batch (`batch_size = "auto"`), epochs in the minutes."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
-from vitkit.data.loader import Loader
+from vitkit.api.loaders import black_pictures
 from vitkit.data.samples import Splits
-from vitkit.data.store import MemoryStore, memory_limit, stored_size
+from vitkit.data.store import memory_limit, stored_size
 from vitkit.device import free_memory
 from vitkit.errors import ConfigError
 from vitkit.image.preprocess import Preprocess
@@ -20,12 +20,16 @@ from vitkit.training.memory import MemoryPlan, peak_of_step, plan_batch, scaled_
 from vitkit.training.objective import Objective
 from vitkit.training.spec import TrainSpec
 from vitkit.training.starts import LEAST_STEPS
+from vitkit.training.trial import pace
 
-__all__ = ["choose_batch_size", "split_auto"]
+__all__ = ["Layers", "affordable_epochs", "choose_batch_size", "split_auto"]
 
 AUTO = "auto"
 LARGEST = 4096
 """The largest batch of the published recipes (Dosovitskiy et al., 2021, table 3)."""
+
+PACE_SHARE = 0.01
+"""Of the minutes, beside them, what finding the pace may take."""
 
 Layers = Sequence[tuple[str, Mapping[str, Any]]]
 
@@ -60,21 +64,10 @@ def choose_batch_size(
     free = free_memory(device)
     if free is None:
         raise ConfigError("batch_size 'auto' needs to know the free memory, which isn't told here; say a number")
-    height, width = stored_size(preprocess)
 
     def peak(count: int) -> int:
-        """Of a step of `count` black pictures in one slice, read, varied and mixed as in the training."""
-        pixels = np.zeros((count, height, width, preprocess.channels), preprocess.pixel_type)
-        loader = Loader(
-            MemoryStore(pixels),
-            splits.train.labels[np.arange(count) % len(splits.train)],
-            splits.train.num_classes,
-            preprocess,
-            batch_size=count,
-            augment=objective.views(spec.augment, (height, width), preprocess.size),
-            mix=spec.mix if spec.mix.mixup or spec.mix.cutmix else None,
-            device=device,
-        )
+        """Of a step of `count` black pictures in one slice."""
+        loader = black_pictures(count, splits, preprocess, spec, objective, device)
         small = dataclasses.replace(spec, batch_size=count, accumulate=1, compile=False)
         try:
             return peak_of_step(module, objective, loader, small, device=device, dtype=dtype)
@@ -82,6 +75,7 @@ def choose_batch_size(
             return free + 1
 
     if device.type == "cpu":  # where the pictures will be, too
+        height, width = stored_size(preprocess)
         bytes_each = height * width * preprocess.channels * preprocess.pixel_type.itemsize
         sizes = [len(part) * bytes_each for part in (splits.train, *splits.held_out())]
         free -= sum(size for size in sizes if size <= memory_limit())
@@ -92,3 +86,23 @@ def choose_batch_size(
     batch_size = plan.batch_size * slices
     lr = spec.lr if rate_said else scaled_lr(spec, batch_size)
     return dataclasses.replace(spec, batch_size=batch_size, lr=lr), plan
+
+
+def affordable_epochs(
+    module: ImageModel,
+    objective: Objective,
+    splits: Splits,
+    preprocess: Preprocess,
+    spec: TrainSpec,
+    processes: int,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> float:
+    """Epochs that the minutes of `spec` allow at the pace of a few steps, each process with its part of a batch."""
+    assert spec.minutes is not None
+    part = dataclasses.replace(spec, batch_size=math.ceil(spec.batch_size / processes), accumulate=1, compile=False)
+    black = black_pictures(part.batch_size, splits, preprocess, part, objective, device)
+    budget = 60 * spec.minutes
+    seconds = pace(module, objective, black, part, limit_s=PACE_SHARE * budget, device=device, dtype=dtype)
+    return budget / seconds * spec.batch_size / (len(splits.train) * spec.repeats)

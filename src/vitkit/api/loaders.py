@@ -7,12 +7,13 @@ import logging
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from vitkit.data.loader import Loader
 from vitkit.data.samples import Samples, Splits
 from vitkit.data.slices import Slices
-from vitkit.data.store import Store, make_store, memory_limit
+from vitkit.data.store import MemoryStore, Store, make_store, memory_limit, stored_size
 from vitkit.device import processes_here
 from vitkit.errors import DataError, list_faults
 from vitkit.image.preprocess import Preprocess
@@ -20,7 +21,7 @@ from vitkit.training.objective import Objective
 from vitkit.training.processes import Processes
 from vitkit.training.spec import TrainSpec
 
-__all__ = ["make_loaders"]
+__all__ = ["black_pictures", "make_loaders"]
 
 logger = logging.getLogger("vitkit")
 
@@ -82,6 +83,24 @@ def _affordable(workers: int, samples: Samples) -> int:
             workers,
         )
     return fitting
+
+
+def black_pictures(
+    count: int, splits: Splits, preprocess: Preprocess, spec: TrainSpec, objective: Objective, device: torch.device
+) -> Loader:
+    """A batch of `count` stand-ins, read, varied and mixed as in the training: for what its steps will cost."""
+    height, width = stored_size(preprocess)
+    pixels = np.zeros((count, height, width, preprocess.channels), preprocess.pixel_type)
+    return Loader(
+        MemoryStore(pixels),
+        splits.train.labels[np.arange(count) % len(splits.train)],
+        splits.train.num_classes,
+        preprocess,
+        batch_size=count,
+        augment=objective.views(spec.augment, (height, width), preprocess.size),
+        mix=spec.mix if spec.mix.mixup or spec.mix.cutmix else None,
+        device=device,
+    )
 
 
 def _stores(

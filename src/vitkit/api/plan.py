@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ from typing import Any
 
 import torch
 
-from vitkit.api.batch_size import choose_batch_size, split_auto
+from vitkit.api.batch_size import Layers, affordable_epochs, choose_batch_size, split_auto
 from vitkit.api.objectives import find_objective
 from vitkit.api.runs import RunSpec, check_new_run, read_run
-from vitkit.api.starts import check_early_size, find_start, natural_size, start_model
+from vitkit.api.starts import Start, check_early_size, find_start, natural_size, start_model
 from vitkit.api.teachers import open_teacher
 from vitkit.data.doctor import first_look
 from vitkit.data.readable import find_unreadable, leave_out
@@ -24,13 +25,14 @@ from vitkit.data.sources.open import open_data
 from vitkit.data.split import check_fractions, split, thin
 from vitkit.device import has_native_bfloat16, pick_device
 from vitkit.errors import ConfigError, list_faults
+from vitkit.image.preprocess import Preprocess
 from vitkit.model.base import ImageModel
 from vitkit.model.build import model_spec
 from vitkit.training.boards import check_boards
 from vitkit.training.distillation import Distillation, check_distilling
 from vitkit.training.memory import MemoryPlan
 from vitkit.training.objective import Objective
-from vitkit.training.optim import build_optimizer, suited_to
+from vitkit.training.optim import build_optimizer, suited_to, takes_muon
 from vitkit.training.processes import Processes
 from vitkit.training.recipes import Recipe, read_recipe, resolve
 from vitkit.training.spec import TrainSpec, differences
@@ -126,24 +128,25 @@ def settle(asked: Asked, processes: Processes, on_memory_plan: Callable[[MemoryP
         splits = dataclasses.replace(splits, train=thin(splits.train, asked.train_fraction, seed=asked.split_seed))
     chosen = "" if resumed is None else resumed.chosen
     if resumed is None:  # only now is known which defaults fit
-        size, _ = natural_size(splits.train, start.image_size)
-        usual, chosen = recipe_for(
-            from_checkpoint=start.model is not None, image_size=size, pictures=len(splits.train), tune=spec.tune
-        )
-        spec = resolve(suited_to(spec.optimizer, kind.defaults(usual, splits.train)), layers)
+        spec, chosen = _fitting(start, kind, splits, layers, spec.tune)
         _check_labels_are_read(kind, spec)
-    class_names = splits.train.class_names
-    module, preprocess = start_model(
-        start, asked.value_range, splits.train, len(class_names) if kind.classifies else 0, spec
-    )
-    check_early_size(module, spec)
-    objective, teacher = kind.make(module, spec, splits.train), None
+    module, preprocess, objective = _begin(start, kind, splits, asked.value_range, spec)
+    dtype = training_dtype(spec, device)
+    free = resumed is None and start.model is None and asked.recipe is None and spec.objective == "classification"
+    if free and spec.minutes is not None:  # a recipe has been found as a whole
+        affordable = processes.on_first(
+            lambda: affordable_epochs(
+                module, objective, splits, preprocess, spec, processes.count, device=device, dtype=dtype
+            )
+        )
+        spec, chosen = _fitting(start, kind, splits, layers, spec.tune, affordable=affordable, muon=takes_muon(module))
+        module, preprocess, objective = _begin(start, kind, splits, asked.value_range, spec)
+    teacher = None
     if isinstance(objective, Distillation) and spec.distill.teacher is not None:
         objective.teacher, teacher = open_teacher(
-            spec.distill.teacher, class_names, preprocess, device, soft=spec.distill.kind == "soft"
+            spec.distill.teacher, splits.train.class_names, preprocess, device, soft=spec.distill.kind == "soft"
         )
     build_optimizer(module, objective, spec)  # so that its faults come before the pictures are read
-    dtype = training_dtype(spec, device)
     if automatic and resumed is None:
         measured, count = spec, processes.count
         spec, memory = processes.on_first(
@@ -163,7 +166,7 @@ def settle(asked: Asked, processes: Processes, on_memory_plan: Callable[[MemoryP
         split_seed=asked.split_seed,
         spec=model_spec(module.spec),
         preprocess=preprocess,
-        class_names=class_names,
+        class_names=splits.train.class_names,
         pictures=tuple(map(len, (splits.train, *splits.held_out()))),
         chosen=chosen,
         bad_files=asked.bad_files or "fail",
@@ -196,6 +199,44 @@ def _splits(
         opened, left_out = leave_out(opened, processes.on_first(lambda: find_unreadable(opened)))
     processes.on_first(lambda: first_look.warn(opened))
     return split(opened, val_fraction=val_fraction, seed=seed), name, left_out
+
+
+def _fitting(
+    start: Start,
+    kind: type[Objective],
+    splits: Splits,
+    layers: Layers,
+    tune: str,
+    *,
+    affordable: float = math.inf,
+    muon: bool = False,
+) -> tuple[TrainSpec, str]:
+    """The defaults that fit, under the layers of what is said; and why they do."""
+    size, _ = natural_size(splits.train, start.image_size)
+    usual, why = recipe_for(
+        from_checkpoint=start.model is not None,
+        image_size=size,
+        pictures=len(splits.train),
+        tune=tune,
+        affordable=affordable,
+        muon=muon,
+    )
+    usual = kind.defaults(usual, splits.train)
+    return resolve(suited_to(resolve(usual, layers).optimizer, usual), layers), why
+
+
+def _begin(
+    start: Start,
+    kind: type[Objective],
+    splits: Splits,
+    value_range: tuple[float, float] | None,
+    spec: TrainSpec,
+) -> tuple[ImageModel, Preprocess, Objective]:
+    """The model as it is before the first step, what it shall see, and what it is trained to do."""
+    num_classes = len(splits.train.class_names) if kind.classifies else 0
+    module, preprocess = start_model(start, value_range, splits.train, num_classes, spec)
+    check_early_size(module, spec)
+    return module, preprocess, kind.make(module, spec, splits.train)
 
 
 def _check_labels_are_read(kind: type[Objective], spec: TrainSpec) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import weakref
 from collections.abc import Callable
@@ -16,13 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vitkit.errors import ConfigError
-from vitkit.training.ema import Ema
-from vitkit.training.loop import TrainingData, Work, autocast_of, train_step
-from vitkit.training.objective import Objective, Step
-from vitkit.training.optim import build_optimizer
-from vitkit.training.recompute import recomputed
+from vitkit.training.loop import TrainingData
+from vitkit.training.objective import Objective
 from vitkit.training.spec import TrainSpec
-from vitkit.training.state import Progress, TrainState
+from vitkit.training.trial import try_steps
 
 __all__ = ["MemoryPlan", "peak_of_step", "plan_batch", "scaled_lr"]
 
@@ -101,16 +97,8 @@ def peak_of_step(
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
     with nullcontext() if device.type == "cuda" else live:
-        twin, own = copy.deepcopy((model, objective))
-        twin, own = twin.to(device), own.to(device)
-        ema = Ema(twin, spec.ema_decay) if spec.ema_decay else None
-        optimizer = build_optimizer(twin, own, spec)  # type: ignore[arg-type]
-        state = TrainState(twin, own, optimizer, ema, Progress(steps=2))
-        work = Work(Step(twin, own), state, spec, device, autocast_of(device, dtype), apart=False)
-        batches = data.batches(0, 2)
-        with recomputed(twin, spec.gradient_checkpointing):
-            for _ in range(2):
-                train_step(work, batches)
+        for _ in try_steps(model, objective, data, spec, 2, device=device, dtype=dtype):
+            pass
     return torch.cuda.max_memory_allocated(device) - before if device.type == "cuda" else live.peak
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from vitkit.errors import ConfigError
-from vitkit.model.base import UNDECAYED
+from vitkit.model.base import UNDECAYED, ImageModel
 from vitkit.training.objective import Objective
 from vitkit.training.spec import OptimizerName, TrainSpec
 
-__all__ = ["Lion", "MuonWithAdamW", "build_optimizer", "suited_to"]
+__all__ = ["Lion", "MuonWithAdamW", "build_optimizer", "suited_to", "takes_muon"]
 
 Group: TypeAlias = dict[str, Any]
 
@@ -81,16 +81,23 @@ def build_optimizer(model: Grouped, objective: Objective, spec: TrainSpec) -> to
     return torch.optim.AdamW(groups, lr=spec.lr, betas=betas, fused=True)
 
 
+def takes_muon(model: ImageModel) -> bool:
+    """Whether Muon can be had: in this torch, and with matrices of blocks that learn."""
+    learning = ((name, each) for name, each in model.named_parameters() if each.requires_grad)
+    return hasattr(torch.optim, "Muon") and any(_is_hidden(model, name, each) for name, each in learning)
+
+
+def _is_hidden(model: Grouped, name: str, parameter: nn.Parameter) -> bool:
+    inside = 0 < model.layer_of(name) < model.num_layers
+    return inside and parameter.ndim == 2 and not name.endswith(UNDECAYED)
+
+
 def _part_hidden(model: Grouped, groups: list[Group]) -> tuple[list[Group], list[Group]]:
     """The groups with the matrices of the blocks alone, and with all the rest: embedding, head, norms, biases."""
     parted: dict[bool, list[Group]] = {True: [], False: []}
     for group in groups:
         named = list(zip(group["names"], group["params"], strict=True))
-        inside = {
-            name
-            for name, parameter in named
-            if parameter.ndim == 2 and not name.endswith(UNDECAYED) and 0 < model.layer_of(name) < model.num_layers
-        }
+        inside = {name for name, parameter in named if _is_hidden(model, name, parameter)}
         for hidden, found in parted.items():
             if kept := [(name, parameter) for name, parameter in named if (name in inside) == hidden]:
                 names, parameters = zip(*kept, strict=True)

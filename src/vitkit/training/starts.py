@@ -17,7 +17,7 @@ from torch import nn
 
 from vitkit.checkpoint.presets import find_preset
 from vitkit.config import from_dict, to_dict
-from vitkit.data.augment import AUGMENTS
+from vitkit.data.augment import AUGMENTS, AugmentSpec
 from vitkit.data.mix import MixSpec
 from vitkit.errors import ConfigError, list_faults, nearest
 from vitkit.model.spec import SPECS, AnySpec, VitSpec
@@ -26,6 +26,7 @@ from vitkit.training.spec import TrainSpec
 __all__ = [
     "FINE_TUNE",
     "LEAST_STEPS",
+    "SCRATCH_BRIEF",
     "SCRATCH_PHOTOS",
     "SMALL_FIGURES",
     "new_spec",
@@ -57,6 +58,17 @@ SCRATCH_PHOTOS = TrainSpec(
     mix=MixSpec(mixup=0.2, cutmix=1.0),
 )
 """From scratch on photos."""
+
+SCRATCH_BRIEF = TrainSpec(
+    epochs=30,
+    batch_size=128,
+    optimizer="muon",
+    lr=2e-3,
+    label_smoothing=0.0,
+    ema_decay=0.998,
+    augment=AugmentSpec(flip=0.5, translate=0.0625),
+)
+"""From scratch on photos in no more epochs than these: what is varied much, or mixed, isn't learnt in time."""
 
 FINE_TUNE = TrainSpec(
     epochs=25,
@@ -94,12 +106,19 @@ LEAST_STEPS, LEAST_BATCH = 16, 16
 
 
 def recipe_for(
-    *, from_checkpoint: bool, image_size: tuple[int, int], pictures: int, tune: str = "full"
+    *,
+    from_checkpoint: bool,
+    image_size: tuple[int, int],
+    pictures: int,
+    tune: str = "full",
+    affordable: float = math.inf,
+    muon: bool = False,
 ) -> tuple[TrainSpec, str]:
     """The defaults that fit a start, and one line that says which and why; a user's recipe and flags go on top.
 
     A quarter of the pictures that a recipe was found on get twice its epochs, and four times as many half of them, but
-    from scratch no fewer than there. Few pictures come in smaller batches: it takes steps, too.
+    from scratch no fewer than there. Few pictures come in smaller batches: it takes steps, too. Where few epochs are
+    `affordable` in the minutes given, photos from scratch vary little, and are learnt by Muon where that is possible.
     """
     figures = not from_checkpoint and max(image_size) <= 16
     if from_checkpoint:
@@ -108,9 +127,14 @@ def recipe_for(
             "lora": ("fine-tuning the checkpoint by LoRA", LORA),
             "head": ("a new head on the checkpoint as it is", HEAD),
         }[tune]
+    elif figures:
+        name, spec = "from scratch, for tiny figures", SMALL_FIGURES
+    elif affordable <= SCRATCH_BRIEF.epochs:
+        name, spec = "from scratch, for photos and the few epochs that the minutes allow", SCRATCH_BRIEF
+        if not muon:
+            spec = dataclasses.replace(spec, optimizer="adamw", lr=SCRATCH_PHOTOS.lr)
     else:
-        name, spec = ("tiny figures", SMALL_FIGURES) if figures else ("photos", SCRATCH_PHOTOS)
-        name = f"from scratch, for {name}"
+        name, spec = "from scratch, for photos", SCRATCH_PHOTOS
     doublings = round(math.log2(FOUND_ON[figures] / pictures) / 2)
     epochs = round(spec.epochs * 2.0 ** min(max(doublings, -2 if from_checkpoint else 0), 2))
     fitting = 2 ** math.floor(math.log2(max(pictures / LEAST_STEPS, 1)))
