@@ -55,8 +55,8 @@ def test_every_recipe_says_what_it_is_for_and_resolves(name: str, tmp_path: Path
     assert f"--recipe {name}" in entries["command"] or entries["command"].startswith("vitkit learning-curve ")
     if name == "flowers":
         return  # from a checkpoint: below
-    size = {"digits": 8, "fashion-mnist": 28, "cifar10": 32}.get(name, 64)
-    source = data(size, channels=() if name in ("digits", "fashion-mnist") else (3,))
+    size = {"digits": 8, "fashion-mnist": 28, "cifar10": 32}.get(name.removesuffix("-gpu"), 64)
+    source = data(size, channels=() if name.startswith(("digits", "fashion-mnist")) else (3,))
     run = resolved(source, recipe=name, output=tmp_path / "run")
     written = read_recipe(name)
     assert run.train.epochs == written.settings["epochs"] and run.train.lr == written.settings["lr"]
@@ -167,6 +167,5 @@ def test_what_a_new_model_cant_be_is_one_line(
 
 def test_an_unknown_recipe_is_told_the_nearest(capsys: Any) -> None:
     assert main(["train", "digits", "--recipe", "cifar"]) == 2
-    assert (
-        "recipe 'cifar' is unknown; nearest: cifar10; give a TOML file, or: cifar10, digits," in capsys.readouterr().err
-    )
+    known = "recipe 'cifar' is unknown; nearest: cifar10; give a TOML file, or: cifar10, cifar10-gpu, digits,"
+    assert known in capsys.readouterr().err
