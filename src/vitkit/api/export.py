@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,18 @@ from vitkit.checkpoint.proof import Stage
 from vitkit.engine.predict import Predictor
 from vitkit.errors import CheckpointError, ConfigError, EngineError
 from vitkit.exports.artifact import Export, format_of, open_export, proof_of, write_export
-from vitkit.exports.check import against_proof, against_torch
+from vitkit.exports.check import against_torch
+from vitkit.exports.evidence import check_graph
 from vitkit.exports.graph import CropGraph
 from vitkit.exports.metadata import Metadata
+from vitkit.exports.resize import PictureGraph
 from vitkit.files import check_new_file, replace_files, writing
 from vitkit.image.preprocess import Preprocess
 
 __all__ = ["Exported", "export"]
+
+
+GRAPHS: Mapping[str, type[CropGraph]] = {"crops": CropGraph, "pictures": PictureGraph}
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ def export(
     output: str | os.PathLike[str],
     *,
     to: str | None = None,
+    form: str | None = None,
     revision: str | None = None,
     preset: str | None = None,
     num_classes: int | None = None,
@@ -48,12 +55,16 @@ def export(
 ) -> Exported:
     """Writes `model`, anything that `load` takes or a Predictor itself, to the file `output`; its proof beside it.
 
-    `to` is "onnx" (.onnx), "openvino" (.xml, with .bin) or "torch" (.pt2); None goes by the suffix. Before anything
-    stands there, the export is run in float32 and compared with torch. Raises EngineError where they disagree,
+    `to` is "onnx" (.onnx), "openvino" (.xml, with .bin) or "torch" (.pt2); None goes by the suffix. The export takes
+    "crops", or, with `form` "pictures", upright decoded pictures of any size, resized and cropped inside. Before
+    anything stands there, it is run in float32 and compared with torch. Raises EngineError where they disagree,
     ConfigError where `output` exists, unless `overwrite`, and where a library is missing.
     """
     path = Path(output)
     kind = format_of(path, to)
+    form = form or "crops"
+    if form not in GRAPHS:
+        raise ConfigError(f"form {form!r} is unknown; allowed: {', '.join(GRAPHS)}")
     _check_output(path, overwrite)
     if isinstance(model, Predictor):
         module, card, origin = model.module, model.card, model.report.source
@@ -72,7 +83,7 @@ def export(
         module, card, origin = checkpoint.module(), checkpoint.card, checkpoint.report.source
     if card.preprocess is None:
         raise CheckpointError(f"{origin}: nothing there says how pictures become pixels; pass preprocess= or a preset")
-    graph = CropGraph(module, card.preprocess)
+    graph = GRAPHS[form](module, card.preprocess)
     with writing(path), replace_files(path) as part:
         write_export(graph, card, part)
         written = open_export(part)
@@ -91,7 +102,7 @@ def export(
 def _compared(written: Export, graph: CropGraph) -> list[Stage]:
     """The proof's pictures and noise; the file is closed again at the end, so that it can be moved."""
     run = written.runner()
-    return [against_proof(run, graph.preprocess, written.proof), *against_torch(run, graph)]
+    return [*check_graph(written.metadata, written.proof, run)[0], *against_torch(run, graph)]
 
 
 def _check_output(path: Path, overwrite: bool) -> None:

@@ -24,17 +24,18 @@ from vitkit.image.preprocess import Preprocess, apply
 
 __all__ = [
     "FILE",
-    "LOGIT_SAMPLES",
     "SIZES",
     "STAGE_TOLERANCE",
     "Stage",
     "check",
+    "check_answers",
+    "check_pixels",
     "first_departure",
     "make",
     "pictures",
     "read_proof",
     "said_by_proof",
-    "sample",
+    "shown",
     "write_proof",
 ]
 
@@ -88,11 +89,11 @@ def pictures(
 def make(module: nn.Module, preprocess: Preprocess) -> dict[str, Tensor]:
     """The proof of `module` in float32 on the CPU: named tensors, to be kept beside its weights."""
     proof: dict[str, Tensor] = {}
-    shown = pictures(preprocess.channels, _small_sizes(preprocess), full_scale=preprocess.full_scale)
-    pixels = torch.from_numpy(np.stack([apply(preprocess, picture) for picture in shown]))
-    for number, picture in enumerate(shown):
+    made = pictures(preprocess.channels, _small_sizes(preprocess), full_scale=preprocess.full_scale)
+    pixels = torch.from_numpy(np.stack([apply(preprocess, picture) for picture in made]))
+    for number, picture in enumerate(made):
         proof[f"picture.{number}"] = torch.from_numpy(picture)
-    proof["pixels"] = sample(pixels, PIXEL_SAMPLES)
+    proof["pixels"] = _sample(pixels, PIXEL_SAMPLES)
     for name, value in _stages(module, pixels).items():
         proof[f"stage.{name}"] = value
     return proof
@@ -108,19 +109,38 @@ def _small_sizes(preprocess: Preprocess) -> list[tuple[int, int]]:
 
 def check(module: nn.Module, preprocess: Preprocess, proof: Mapping[str, Tensor]) -> list[Stage]:
     """Every stage of `proof`, repeated with `module` and compared, in the order of the computation."""
-    shown = [proof[f"picture.{number}"].numpy() for number in range(len(SIZES))]
-    pixels = torch.from_numpy(np.stack([apply(preprocess, picture) for picture in shown]))
-    stages = [Stage("pixels", _distance(sample(pixels, PIXEL_SAMPLES), proof["pixels"]), PIXEL_TOLERANCE)]
+    pixels = torch.from_numpy(np.stack([apply(preprocess, picture) for picture in shown(proof)]))
+    stages = [check_pixels(preprocess, proof)]
     now = _stages(module, pixels)
     then = {name.removeprefix("stage."): value for name, value in proof.items() if name.startswith("stage.")}
-    for name in [*now, *(name for name in then if name not in now)]:
-        if name in now and name in then and now[name].shape == then[name].shape:
-            scale = then[name].abs().max().clamp_min(1e-30).item()
-            difference = _distance(now[name], then[name]) / scale
-        else:
-            difference = float("inf")
-        stages.append(Stage(name, difference, STAGE_TOLERANCE))
-    return stages
+    nothing = torch.empty(0)
+    return stages + [
+        _compared(name, now.get(name, nothing), then.get(name, nothing))
+        for name in [*now, *(name for name in then if name not in now)]
+    ]
+
+
+def shown(proof: Mapping[str, Tensor]) -> list[NDArray[np.uint8 | np.uint16]]:
+    """The pictures that a proof holds, [H, W, C]."""
+    return [proof[f"picture.{number}"].numpy() for number in range(len(SIZES))]
+
+
+def check_pixels(preprocess: Preprocess, proof: Mapping[str, Tensor]) -> Stage:
+    """The pixels of the pictures, made again."""
+    pixels = torch.from_numpy(np.stack([apply(preprocess, picture) for picture in shown(proof)]))
+    return Stage("pixels", _distance(_sample(pixels, PIXEL_SAMPLES), proof["pixels"]), PIXEL_TOLERANCE)
+
+
+def check_answers(answers: Tensor, proof: Mapping[str, Tensor]) -> Stage:
+    """The model's outputs [3, K] for the pictures, however they were computed, against the proof's "logits"."""
+    return _compared("logits", _sample(answers, LOGIT_SAMPLES), proof["stage.logits"])
+
+
+def _compared(name: str, now: Tensor, then: Tensor) -> Stage:
+    """Not alike where one is missing, which an empty tensor says."""
+    if not then.numel() or now.shape != then.shape:
+        return Stage(name, float("inf"), STAGE_TOLERANCE)
+    return Stage(name, _distance(now, then) / then.abs().max().clamp_min(1e-30).item(), STAGE_TOLERANCE)
 
 
 def first_departure(stages: list[Stage]) -> Stage | None:
@@ -161,7 +181,7 @@ def _stages(module: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
 
     def watch(name: str) -> object:
         def hook(part: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            seen[name] = sample(output if isinstance(output, Tensor) else output[0], STAGE_SAMPLES)
+            seen[name] = _sample(output if isinstance(output, Tensor) else output[0], STAGE_SAMPLES)
 
         return hook
 
@@ -172,7 +192,7 @@ def _stages(module: nn.Module, pixels: Tensor) -> dict[str, Tensor]:
         finally:
             for hook in hooks:
                 hook.remove()
-    seen["logits"] = sample(logits, LOGIT_SAMPLES)
+    seen["logits"] = _sample(logits, LOGIT_SAMPLES)
     return seen
 
 
@@ -203,7 +223,7 @@ def _float32_eval(module: nn.Module) -> Iterator[nn.Module]:
             part.training = mode
 
 
-def sample(value: Tensor, count: int) -> Tensor:
+def _sample(value: Tensor, count: int) -> Tensor:
     """At most `count` values of each picture [B, ...], evenly spread, as float32 [B, count]."""
     rows = value.detach().float().flatten(1)
     if rows.shape[1] > count:

@@ -15,6 +15,10 @@ def export(
     ],
     model: options.Model = None,
     to: Annotated[str | None, typer.Option("--to", help="onnx, openvino or torch. [by the file's suffix]")] = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--form", help="What it takes: crops, or pictures of any size, resized inside. [crops]"),
+    ] = None,
     preset: options.PresetName = None,
     revision: options.Revision = None,
     image_size: options.ImageSize = None,
@@ -34,6 +38,7 @@ def export(
         DEFAULT_MODEL if model is None else model,
         output,
         to=to,
+        form=form,
         preset=preset,
         revision=revision,
         image_size=image_size,
@@ -43,11 +48,8 @@ def export(
     )
     said = done.metadata
     height, width = said.card.preprocess.size  # type: ignore[union-attr]
-    sizes = (
-        f"{height}x{width} alone"
-        if said.size_step is None
-        else f"{height}x{width} and other multiples of {said.size_step}"
-    )
+    other = {None: "alone", 1: "or any other"}.get(said.size_step, f"and other multiples of {said.size_step}")
+    sizes = f"{height}x{width} {other}"
     largest = max(done.stages, key=lambda stage: stage.difference)
     typer.echo(f"written: {done.path} ({done.format}; {said.form} of any batch, {sizes})")
     typer.echo(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from vitkit.checkpoint.proof import make, read_proof, said_by_proof, write_proof
 from vitkit.errors import CheckpointError, ConfigError
 from vitkit.exports import onnx, openvino, program
 from vitkit.exports.graph import CropGraph
-from vitkit.exports.metadata import Metadata, describe, from_text, to_text
+from vitkit.exports.metadata import Metadata, describe, digests, from_text, to_text
 
 __all__ = ["FORMATS", "Export", "Run", "format_of", "is_export", "open_export", "proof_of", "write_export"]
 
@@ -34,16 +33,15 @@ class Format(NamedTuple):
     read_text: Callable[[Path], str | None]
     """The metadata's text; None where there is none."""
     runner: Callable[[Path], Run]
+    constants: Callable[[Path], list[NDArray[Any]]]
+    """The small arrays in a graph, among them its normalisation's."""
 
 
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format(".onnx", onnx.write, onnx.read_text, onnx.runner),
-    "openvino": Format(".xml", openvino.write, openvino.read_text, openvino.runner),
-    "torch": Format(".pt2", program.write, program.read_text, program.runner),
+    "onnx": Format(".onnx", onnx.write, onnx.read_text, onnx.runner, onnx.constants),
+    "openvino": Format(".xml", openvino.write, openvino.read_text, openvino.runner, openvino.constants),
+    "torch": Format(".pt2", program.write, program.read_text, program.runner, program.constants),
 }
-
-METADATA = "metadata_sha256"
-"""Where the proof's header keeps the digest of the metadata that it was made with."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,8 @@ class Export:
     """A key of FORMATS."""
     metadata: Metadata
     proof: Mapping[str, Tensor]
-    metadata_agree: bool
-    """Whether the metadata are those that the proof was made with, to the letter."""
+    said: Mapping[str, str]
+    """Digests of what the metadata said when the proof was made, from its header; a checkpoint's own proof has none."""
 
     def runner(self) -> Run:
         """The graph itself, run in float32 on the CPU; CheckpointError where it is damaged."""
@@ -65,6 +63,10 @@ class Export:
         except RuntimeError as error:  # the base of all that the three libraries raise
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{self.path}: can't be run, it is damaged ({reason})") from None
+
+    def constants(self) -> list[NDArray[Any]]:
+        """The small arrays in the graph."""
+        return FORMATS[self.format].constants(self.path)
 
 
 def is_export(path: Path) -> bool:
@@ -93,10 +95,10 @@ def proof_of(path: Path) -> Path:
 def write_export(graph: CropGraph, card: Card, path: Path) -> None:
     """Writes `graph` and its proof to `path`'s folder, in the format of its suffix."""
     assert card.preprocess is not None
-    text = to_text(describe(graph.module, card, form=graph.form, size_step=graph.size_step))
-    FORMATS[format_of(path)].write(graph, path, text)
+    metadata = describe(graph.module, card, form=graph.form, size_step=graph.size_step)
+    FORMATS[format_of(path)].write(graph, path, to_text(metadata))
     proof = make(graph.module, card.preprocess)
-    write_proof(proof_of(path), proof, {METADATA: _digest(text)})
+    write_proof(proof_of(path), proof, digests(metadata))
 
 
 def open_export(path: Path) -> Export:
@@ -111,9 +113,4 @@ def open_export(path: Path) -> Export:
     if text is None:
         raise CheckpointError(f"{path}: carries no metadata of vitkit, so nothing says what its answers mean")
     proof = read_proof(proof_of(path))
-    agree = said_by_proof(proof_of(path)).get(METADATA) == _digest(text)
-    return Export(path, kind, from_text(text, origin=str(path)), proof, agree)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return Export(path, kind, from_text(text, origin=str(path)), proof, said_by_proof(proof_of(path)))

@@ -1,20 +1,18 @@
-"""Whether an export answers as torch does: on the proof's pictures, and on noise in several batches and sizes."""
+"""Whether an export answers as torch does, on noise in several batches and sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from vitkit.checkpoint.proof import LOGIT_SAMPLES, SIZES, STAGE_TOLERANCE, Stage, sample
+from vitkit.checkpoint.proof import Stage
 from vitkit.exports.artifact import Run
 from vitkit.exports.graph import CropGraph
-from vitkit.image.preprocess import Preprocess, fit
 
-__all__ = ["BATCHES", "TOLERANCE", "against_proof", "against_torch"]
+__all__ = ["BATCHES", "TOLERANCE", "against_torch"]
 
 TOLERANCE = 1e-5
 """Largest difference of an output in float32, relative to its largest value, from torch on the same machine."""
@@ -36,22 +34,12 @@ def against_torch(run: Run, graph: CropGraph) -> list[Stage]:
     return stages
 
 
-def against_proof(run: Run, preprocess: Preprocess, proof: Mapping[str, Tensor]) -> Stage:
-    """The last stage of the proof, run by `run` on its pictures, prepared as `preprocess` says."""
-    pictures = [proof[f"picture.{number}"].numpy() for number in range(len(SIZES))]
-    outputs = run(np.stack([fit(preprocess, picture) for picture in pictures]))
-    found = outputs.get("logits", outputs.get("embedding"))
-    expected = proof["stage.logits"].numpy()
-    found = None if found is None else sample(torch.from_numpy(found), LOGIT_SAMPLES).numpy()
-    return Stage("logits", _relative(found, expected), STAGE_TOLERANCE)
-
-
-def _shapes(graph: CropGraph) -> Iterator[tuple[int, tuple[int, int]]]:
-    """Batches and sizes (height, width): the model's own and, where others are allowed, two more."""
+def _shapes(graph: CropGraph) -> Iterator[tuple[int, tuple[int, int] | None]]:
+    """Batches and sizes (height, width): the graph's own, None, and, where a model takes other crops, two more."""
+    yield from ((count, None) for count in BATCHES)
     height, width = graph.preprocess.size
-    yield from ((count, (height, width)) for count in BATCHES)
     step = graph.size_step
-    if step is not None:
+    if step is not None and graph.form == "crops":
         yield 2, (height + 2 * step, width)
         yield 2, (max(height - 2 * step, step), width + 3 * step)
 

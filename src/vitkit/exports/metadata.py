@@ -19,10 +19,13 @@ from vitkit.model.base import ImageModel
 from vitkit.model.build import model_spec
 from vitkit.model.spec import ModelSpec
 
-__all__ = ["KEY", "Form", "Metadata", "describe", "fingerprint", "from_text", "to_text"]
+__all__ = ["ANSWERS_DEPEND_ON", "KEY", "Form", "Metadata", "describe", "digests", "fingerprint", "from_text", "to_text"]
 
 KEY = "vitkit"
 """Under which the text is kept: ONNX metadata_props, OpenVINO rt_info, an extra file of a torch program."""
+
+ANSWERS_DEPEND_ON = ("form", "model", "preprocess", "class_names", "class_ids", "scores", "fingerprint")
+"""Of all that metadata say, beside the graph."""
 
 Form = Literal["crops", "pictures"]
 
@@ -66,6 +69,14 @@ def fingerprint(module: ImageModel) -> str:
         digest.update(f"{name} {list(values.shape)}\n".encode())
         digest.update(np.asarray(values, dtype="<f4").data)
     return digest.hexdigest()
+
+
+def digests(metadata: Metadata) -> dict[str, str]:
+    """Name to SHA-256 of each of ANSWERS_DEPEND_ON: what a proof keeps of the metadata that it was made with."""
+    content = to_dict(metadata)
+    content |= content.pop("card")
+    texts = {name: json.dumps(content[name], sort_keys=True) for name in ANSWERS_DEPEND_ON}
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
 
 
 def to_text(metadata: Metadata) -> str:

@@ -5,6 +5,7 @@ The graph is torch's own translation (torch.onnx, dynamo=True) of the traced pro
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,12 @@ from vitkit.errors import CheckpointError, ConfigError
 from vitkit.exports.graph import CropGraph
 from vitkit.exports.libraries import import_onnx, import_onnxruntime
 from vitkit.exports.metadata import KEY
-from vitkit.exports.program import trace, without_warnings
+from vitkit.exports.program import SMALL, trace, without_warnings
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["OPSET", "read_text", "runner", "to_onnx", "write"]
+__all__ = ["OPSET", "constants", "read_text", "runner", "to_onnx", "write"]
 
 OPSET = 20
 """The first with Gelu as one operator; ONNX Runtime runs it since 1.17 (2024)."""
@@ -82,6 +83,15 @@ def read_text(file: Path) -> str | None:
     except DecodeError as error:
         raise CheckpointError(f"{file}: can't be read, it is damaged ({error})") from None
     return next((entry.value for entry in model.metadata_props if entry.key == KEY), None)
+
+
+def constants(file: Path) -> list[NDArray[Any]]:
+    """The small arrays in the graph."""
+    onnx = import_onnx()
+    model = onnx.load(file)
+    kept = list(model.graph.initializer)
+    kept += [entry.t for node in model.graph.node if node.op_type == "Constant" for entry in node.attribute]
+    return [onnx.numpy_helper.to_array(one) for one in kept if math.prod(one.dims) <= SMALL]
 
 
 def runner(file: Path) -> Any:

@@ -13,8 +13,9 @@ from vitkit.exports.graph import CropGraph
 from vitkit.exports.libraries import import_openvino
 from vitkit.exports.metadata import KEY
 from vitkit.exports.onnx import to_onnx
+from vitkit.exports.program import SMALL
 
-__all__ = ["read_text", "runner", "to_openvino", "write"]
+__all__ = ["constants", "read_text", "runner", "to_openvino", "write"]
 
 
 def to_openvino(graph: CropGraph, *, dynamic: bool = True) -> Any:
@@ -39,13 +40,19 @@ def read_text(file: Path) -> str | None:
     return str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
 
 
+def constants(file: Path) -> list[NDArray[Any]]:
+    """The small arrays in the graph."""
+    kept = [op for op in import_openvino().Core().read_model(file).get_ops() if op.get_type_name() == "Constant"]
+    return [op.data for op in kept if op.data.size <= SMALL]
+
+
 def runner(file: Path) -> Any:
-    """A function from crops [B, H, W, C] to outputs, by OpenVINO in float32 on the CPU."""
+    """A function from what the graph takes, [B, H, W, C], to outputs, by OpenVINO in float32 on the CPU."""
     settings = {"INFERENCE_PRECISION_HINT": "f32"}  # the CPU's own choice is bfloat16 where it has it
     compiled = import_openvino().Core().compile_model(file, "CPU", settings)
     names = [output.any_name for output in compiled.outputs]
 
-    def run(crops: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        return {name: np.array(values) for name, values in zip(names, compiled(crops).values(), strict=True)}
+    def run(pixels: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        return {name: np.array(values) for name, values in zip(names, compiled(pixels).values(), strict=True)}
 
     return run

@@ -20,7 +20,10 @@ from vitkit.exports.graph import CropGraph
 from vitkit.exports.metadata import KEY
 from vitkit.image.limits import DEFAULT_LIMITS
 
-__all__ = ["read_text", "runner", "trace", "without_warnings", "write"]
+__all__ = ["constants", "read_text", "runner", "trace", "without_warnings", "write"]
+
+SMALL = 64
+"""Numbers in an array that may be a normalisation's."""
 
 
 @contextmanager
@@ -70,12 +73,18 @@ def read_text(file: Path) -> str | None:
         raise CheckpointError(f"{file}: can't be read, it is damaged ({error})") from None
 
 
+def constants(file: Path) -> list[NDArray[Any]]:
+    """The small arrays in the graph."""
+    kept = torch.export.load(file).constants.values()
+    return [one.numpy() for one in kept if isinstance(one, torch.Tensor) and one.numel() <= SMALL]
+
+
 def runner(file: Path) -> Any:
-    """A function from crops [B, H, W, C] to outputs, by torch in float32 on the CPU."""
+    """A function from what the graph takes, [B, H, W, C], to outputs, by torch in float32 on the CPU."""
     program = torch.export.load(file).module()
 
-    def run(crops: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+    def run(pixels: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
         with torch.inference_mode():
-            return {name: values.numpy() for name, values in program(torch.from_numpy(crops)).items()}
+            return {name: values.numpy() for name, values in program(torch.from_numpy(pixels)).items()}
 
     return run

@@ -21,7 +21,7 @@ from vitkit.exports.graph import CropGraph
 from vitkit.image.preprocess import Preprocess
 from vitkit.model.base import ImageModel
 
-__all__ = ["Fit", "PictureGraph"]
+__all__ = ["Fit", "PictureGraph", "first_kept"]
 
 
 class PictureGraph(CropGraph):
@@ -48,9 +48,9 @@ class PictureGraph(CropGraph):
         return 1
 
     def example(self, count: int, size: tuple[int, int] | None = None, *, seed: int = 0) -> NDArray[Any]:
-        """Pictures of noise [count, H, W, C], of the crops' size where no other `size` is said."""
+        """Pictures of noise [count, H, W, C]; where no `size` is said, of one that isn't resized."""
         wanted = self.preprocess
-        shape = (count, *(size or wanted.size), wanted.channels)
+        shape = (count, *(size or wanted.resize_size or wanted.size), wanted.channels)
         return np.random.default_rng(seed).integers(0, wanted.full_scale, shape, wanted.pixel_type, endpoint=True)
 
 
@@ -100,7 +100,7 @@ class Fit(nn.Module):
         """The matrix that makes the results kept by the crop of an axis's pixels, float32 [kept, pixels]."""
         preprocess = self.preprocess
         wanted = preprocess.size[axis]
-        kept = torch.arange(wanted) + _first_kept(preprocess, resized, wanted)
+        kept = torch.arange(wanted) + first_kept(preprocess, resized, wanted)
         scale = held.double() / resized.double()
         if preprocess.interpolation == "nearest":
             weights = (pixels == _nearest(scale, resized, kept)[:, None]).double()
@@ -175,7 +175,7 @@ def _resized_size(preprocess: Preprocess, held: list[Tensor]) -> list[Tensor]:
     return [(side / ratio).round().long() for side in sides]
 
 
-def _first_kept(preprocess: Preprocess, resized: Tensor, wanted: int) -> Tensor:
+def first_kept(preprocess: Preprocess, resized: Tensor, wanted: int) -> Tensor:
     """Where the crop begins, int64 []; below 0 where the picture is padded."""
     spare = resized - wanted
     half = (resized + wanted) // 2 - wanted  # floor(spare / 2), of positive numbers: runtimes disagree on others

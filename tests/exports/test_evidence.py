@@ -1,0 +1,237 @@
+"""What is planted in an export's graph, its metadata or its file alone is found, and called by its name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx as onnx_library
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from small import NAMES, PREPROCESS, picture_file, small_folder, small_model
+from vitkit import Preprocess, VisionTransformer
+from vitkit.checkpoint import proof
+from vitkit.checkpoint.card import Card
+from vitkit.cli import main
+from vitkit.exports.artifact import FORMATS, format_of, write_export
+from vitkit.exports.evidence import check_graph, uncropped
+from vitkit.exports.graph import CropGraph
+from vitkit.exports.metadata import describe
+from vitkit.exports.resize import PictureGraph
+from vitkit.image.preprocess import fit
+
+CARD = Card(preprocess=PREPROCESS, class_names=NAMES)
+
+
+def written(file: Path, module: VisionTransformer, graph: CropGraph | None = None) -> Path:
+    """An export of `module` with its proof; its graph another one, where that is planted."""
+    write_export(CropGraph(module, PREPROCESS), CARD, file)
+    if graph is not None:
+        kind = FORMATS[format_of(file)]
+        text = kind.read_text(file)
+        assert text is not None
+        kind.write(graph, file, text)
+    return file
+
+
+class Bgr(CropGraph):
+    def forward(self, crops: Tensor) -> dict[str, Tensor]:
+        return super().forward(crops.flip(-1))
+
+
+class BgrPictures(PictureGraph):
+    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+        return super().forward(pictures.flip(-1))
+
+
+def other_weights() -> VisionTransformer:
+    module = small_model()
+    with torch.no_grad():
+        module.blocks[1].mlp.fc1.weight[3, 5] += 0.5
+    return module
+
+
+def edited(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Changes what an ONNX file says of itself."""
+    model = onnx_library.load(file)
+    (entry,) = (entry for entry in model.metadata_props if entry.key == "vitkit")
+    content = json.loads(entry.value)
+    change(content)
+    entry.value = json.dumps(content)
+    onnx_library.save(model, file)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return written(tmp_path_factory.mktemp("sound") / "m.onnx", small_model())
+
+
+@pytest.fixture
+def copy(sound: Path, tmp_path: Path) -> Path:
+    for file in sound.parent.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    return tmp_path / sound.name
+
+
+@pytest.fixture
+def verify(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    def verify(*arguments: object) -> tuple[int, str]:
+        code = main(["verify", *(str(argument) for argument in arguments)])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    return verify
+
+
+Verify = Callable[..., tuple[int, str]]
+NAMED_MEAN = "mean or std: the graph normalises by (0.485, 0.456, 0.406), its metadata by (0.5, 0.4, 0.3)"
+ANOTHER_MEAN = dataclasses.replace(PREPROCESS, mean=(0.485, 0.456, 0.406))
+
+
+def test_a_sound_export_is_proved(sound: Path, verify: Verify) -> None:
+    code, said = verify(sound)
+    assert code == 0 and "proved, 2 stages agree" in said
+
+
+@pytest.mark.parametrize(
+    ("graph", "named"),
+    [
+        (CropGraph(other_weights(), PREPROCESS), "weights: the graph answers otherwise"),
+        (
+            CropGraph(small_model(), ANOTHER_MEAN),
+            NAMED_MEAN,
+        ),
+        (Bgr(small_model(), PREPROCESS), "channels: the graph reads them in the reverse order, BGR for RGB"),
+    ],
+)
+def test_a_graph_that_is_another_is_named(graph: CropGraph, named: str, tmp_path: Path, verify: Verify) -> None:
+    code, said = verify(written(tmp_path / "m.onnx", small_model(), graph))
+    assert code == 1 and "departs first at logits" in said and named in said
+
+
+@pytest.mark.parametrize(
+    ("graph", "stage", "named"),
+    [
+        (PictureGraph(small_model(), PREPROCESS), None, None),
+        (PictureGraph(other_weights(), PREPROCESS), "logits", "weights: the graph answers otherwise"),
+        (
+            PictureGraph(small_model(), ANOTHER_MEAN),
+            "logits",
+            "mean or std: the graph normalises by (0.485, 0.456, 0.406)",
+        ),
+        (BgrPictures(small_model(), PREPROCESS), "logits", "channels: the graph reads them"),
+        (PictureGraph(small_model(), dataclasses.replace(PREPROCESS, interpolation="bilinear")), "resize", None),
+    ],
+)
+def test_so_is_one_of_whole_pictures(graph: PictureGraph, stage: str | None, named: str | None) -> None:
+    def run(pictures: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        with torch.inference_mode():
+            return {name: values.numpy() for name, values in graph(torch.from_numpy(pictures)).items()}
+
+    said = describe(small_model(), CARD, form="pictures", size_step=1)
+    constants = [graph.mean.numpy(), graph.std.numpy()]
+    stages, causes = check_graph(said, proof.make(small_model(), PREPROCESS), run, constants)
+    departure = proof.first_departure(stages)
+    assert (departure.name if departure else None) == stage
+    assert len(causes) == (named is not None) and (named is None or named in causes[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "named"),
+    [
+        (lambda said: said["card"].pop("scores"), 2, "don't say how pictures are prepared or what its scores are"),
+        (lambda said: said["card"].update(scores="sigmoid"), 1, "scores: its metadata say other"),
+        (lambda said: said["card"]["class_names"].reverse(), 1, "class_names: its metadata say other"),
+        (lambda said: said["card"]["preprocess"].update(mean=[0.5, 0.5, 0.5]), 1, "pixels: the preprocessing in its"),
+        (lambda said: said.update(fingerprint="0" * 64), 1, "fingerprint: its metadata say other"),
+    ],
+)
+def test_metadata_that_were_changed_are_named(
+    change: Callable[[dict[str, Any]], object], code: int, named: str, copy: Path, verify: Verify
+) -> None:
+    edited(copy, change)
+    found, said = verify(copy)
+    assert found == code and named in said
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
+@pytest.mark.parametrize("ending", [".onnx", ".proof.safetensors"])
+def test_a_file_cut_short_is_named_in_one_line(kept: float, ending: str, copy: Path, verify: Verify) -> None:
+    cut(copy.with_suffix(ending), kept)
+    code, said = verify(copy)
+    assert code != 0 and str(copy.with_suffix(ending)) in said and said.count("\n") == 1
+
+
+def cut(file: Path, kept: float) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: int(kept if kept > 1 else len(content) * kept)])
+
+
+def test_a_proof_of_something_else_proves_nothing(copy: Path, verify: Verify) -> None:
+    file = copy.with_suffix(".proof.safetensors")
+    proof.write_proof(file, proof.make(small_model(), PREPROCESS))
+    code, said = verify(copy)
+    assert code == 1 and "nothing there ties the metadata to the weights" in said
+    file.unlink()
+    assert verify(copy)[0] == 2
+
+
+@pytest.mark.parametrize(("ending", "weights"), [(".xml", ".bin"), (".pt2", ".pt2")])
+def test_the_other_formats_are_proved_and_their_faults_named(
+    ending: str, weights: str, tmp_path: Path, verify: Verify
+) -> None:
+    file = written(tmp_path / f"m{ending}", small_model())
+    assert verify(file)[0] == 0
+    cut(file.with_suffix(weights), 0.9)
+    code, said = verify(file)
+    assert code != 0 and str(file) in said and said.count("\n") == 1
+    code, said = verify(written(file, small_model(), CropGraph(small_model(), ANOTHER_MEAN)))
+    assert code == 1 and NAMED_MEAN in said
+
+
+def test_real_pictures_are_answered_as_the_model_does(sound: Path, tmp_path: Path, verify: Verify) -> None:
+    folder = small_folder(tmp_path / "model")
+    for seed in range(5):
+        picture_file(tmp_path / "pictures" / f"{seed}.png", 40 + seed, 50, seed=seed)
+    options = ("--images", tmp_path / "pictures", "--model", folder)
+    code, said = verify(sound, *options)
+    assert code == 0 and "5 pictures against" in said and "the same class for 5" in said
+    images = json.loads(verify(sound, *options, "--json")[1])["images"]
+    assert images["agrees"] and images["same_top1"] == images["pictures"] == 5 and images["difference"] < 1e-5
+    code, said = verify(sound, "--images", tmp_path / "pictures")
+    assert code == 2 and "--model" in said
+    (tmp_path / "pictures" / "bad.png").write_bytes(b"no picture")
+    code, said = verify(sound, *options)
+    assert code == 1 and "bad.png" in said and "5 pictures against" in said
+
+
+def test_a_model_that_was_changed_since_is_named(sound: Path, tmp_path: Path, verify: Verify) -> None:
+    other_weights().save_pretrained(tmp_path / "other", preprocess=PREPROCESS, class_names=NAMES[::-1])
+    picture_file(tmp_path / "p.png")
+    code, said = verify(sound, "--images", tmp_path / "p.png", "--model", tmp_path / "other")
+    assert code == 1
+    assert f"class_names: {tmp_path / 'other'} says other" in said
+    assert f"weights: {tmp_path / 'other'} has others" in said
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"resize": "shortest", "resize_size": 36, "crop": "center_round"},
+        {"resize": "shortest", "resize_size": (40, 33), "size": (35, 28), "crop": "center_floor"},
+        {"resize": "squash", "resize_size": (20, 31), "crop": "center_round"},
+        {"resize": "squash", "resize_size": 32, "crop": "none"},
+        {"resize": "none", "crop": "center_floor"},
+    ],
+)
+def test_an_uncropped_picture_is_cropped_to_what_it_was(changes: dict[str, Any]) -> None:
+    wanted = Preprocess(**{"size": 32, "interpolation": "bicubic", "mean": (0.5,) * 3, "std": (0.2,) * 3, **changes})
+    crop = fit(wanted, np.random.default_rng(0).integers(0, 256, (61, 47, 3), dtype=np.uint8))
+    np.testing.assert_array_equal(fit(wanted, uncropped(wanted, crop)), crop)
