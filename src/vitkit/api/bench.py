@@ -108,14 +108,17 @@ def bench(
     peers: bool = False,
     seconds: float = SECONDS,
     output: str | os.PathLike[str] | None = None,
+    preset: str | None = None,
+    revision: str | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    parity: str | None = None,
     device: str | None = "auto",
     on_start: Callable[[Sequence[str], float], None] | None = None,
-    **loading: Any,
 ) -> Bench:
     """Measures latency, throughput and memory of a model by engine and precision, all of them in turns.
 
-    `source` and `loading` are as in `vitkit.load`. `engines` are all of them unless said, `dtypes` float32 and, where
-    the hardware has it, bfloat16. Up to 200 `pictures` of a folder or pattern are shown, read into memory beforehand,
+    What isn't named here is as in `vitkit.load`. `engines` are all of them unless said, `dtypes` float32 and, where the
+    hardware has it, bfloat16. Up to 200 `pictures` of a folder or pattern are shown, read into memory beforehand,
     else generated ones. `peers` adds transformers and timm, with the same weights. Racing takes about `seconds`, longer
     where single calls do; `on_start` is told the contestants, and how long all will take. `output` is a plot
     (.png) or a page (.html). An engine that isn't installed, or doesn't know a precision, is a row that says so; where
@@ -126,6 +129,7 @@ def bench(
     runners = tuple(ENGINES) if engines is None else engines
     kinds = dtypes or (("float32", "bfloat16") if has_native_bfloat16(target) else ("float32",))
     _check(runners, kinds, seconds, output)
+    loading = {"preset": preset, "revision": revision, "image_size": image_size, "parity": parity}
     entries = [
         Entry(runner=engine, dtype=dtype, source=os.fspath(source), device=str(target), loading=loading)
         for engine, dtype in itertools.product(runners, kinds)
@@ -148,20 +152,20 @@ def bench(
         speeds = race(contestants, seconds)
         peaks = {kind: max(peak, before[kind]) for kind, peak in _peaks(target, kinds).items()}
 
-    def row(entry: Entry) -> Row:
+    rows = []
+    for entry in entries:
         name, fault = entry.name, faults.get(entry.name)
-        facts = Row(runner=entry.runner, dtype=entry.dtype, note=entry.note if fault is None else str(fault))
-        if name not in speeds:
-            return facts
-        best = speeds[name].best
-        return dataclasses.replace(
-            facts,
-            speed=speeds[name],
-            peak_share=2 * first.spec.macs() * best.images_per_s / peaks[entry.dtype],
-            core_s=core_seconds(contestants[name].of_size(best.images), CORE_S),
-            alone=alone.get(name),
-        )
-
+        row = Row(runner=entry.runner, dtype=entry.dtype, note=entry.note if fault is None else str(fault))
+        if name in speeds:
+            best = speeds[name].best
+            row = dataclasses.replace(
+                row,
+                speed=speeds[name],
+                peak_share=2 * first.spec.macs() * best.images_per_s / peaks[entry.dtype],
+                core_s=core_seconds(contestants[name].of_size(best.images), CORE_S),
+                alone=alone.get(name),
+            )
+        rows.append(row)
     found = Bench(
         model=first.report.source,
         title=first.spec.title,
@@ -172,7 +176,7 @@ def bench(
         machine=_machine(target, [entry.runner for entry in racing]),
         peaks=peaks,
         stages=core_seconds_of_stages(first, shown.pictures[:MADE], STAGES_S),
-        rows=tuple(map(row, entries)),
+        rows=tuple(rows),
     )
     if output is not None:
         write_bench(output, found)
