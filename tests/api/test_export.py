@@ -15,15 +15,16 @@ import torch
 import vitkit
 from small import NAMES, picture, small_folder
 from vitkit import CheckpointError, ConfigError, EngineError
-from vitkit.exports.artifact import FORMATS, open_export
+from vitkit.exports.artifact import FORMATS, open_export, proof_of
+from vitkit.exports.evidence import faults
 from vitkit.exports.graph import CropGraph
 from vitkit.exports.metadata import fingerprint
 from vitkit.image.preprocess import fit
 
 FILES = {
-    "onnx": {"m.onnx", "m.proof.safetensors"},
-    "openvino": {"m.xml", "m.bin", "m.proof.safetensors"},
-    "torch": {"m.pt2", "m.proof.safetensors"},
+    "onnx": {"m.onnx", "m.onnx.proof.safetensors"},
+    "openvino": {"m.xml", "m.bin", "m.xml.proof.safetensors"},
+    "torch": {"m.pt2", "m.pt2.proof.safetensors"},
 }
 
 
@@ -45,7 +46,7 @@ def test_an_export_answers_pictures_as_the_checkpoint_does(kind: str, folder: Pa
     assert {file.name for file in tmp_path.iterdir()} == FILES[kind]
     assert all(stage.agrees for stage in done.stages) and max(stage.difference for stage in done.stages) < 1e-5
     opened = open_export(done.path)
-    assert opened.metadata == done.metadata and opened.metadata_agree
+    assert opened.metadata == done.metadata and not faults(opened.metadata, opened.said)
     vit = vitkit.load(folder)
     card = opened.metadata.card
     assert card.class_names == NAMES and card.preprocess is not None
@@ -54,6 +55,17 @@ def test_an_export_answers_pictures_as_the_checkpoint_does(kind: str, folder: Pa
     best = vit.classify(picture(), top=1)[0]
     assert int(logits.argmax()) == best.index
     assert torch.from_numpy(logits[0]).softmax(0).max().item() == pytest.approx(best.probability, abs=1e-6)
+
+
+def test_crops_are_of_any_size_unless_it_is_fixed(folder: Path, onnx_file: Path, tmp_path: Path) -> None:
+    fixed = vitkit.export(folder, tmp_path / "m.onnx", fixed_size=True)
+    assert fixed.metadata.size_step is None
+    shapes = [
+        [side.dim_value for side in onnx.load(path).graph.input[0].type.tensor_type.shape.dim]
+        for path in (onnx_file, fixed.path)
+    ]
+    assert shapes == [[0, 0, 0, 3], [0, 32, 32, 3]]  # 0: free
+    assert open_export(onnx_file).metadata.size_step == 8
 
 
 def test_a_predictor_is_exported_as_it_is(folder: Path, tmp_path: Path) -> None:
@@ -90,6 +102,8 @@ def test_what_disagrees_is_refused_and_leaves_nothing(
         ("m.onnx", {"to": "openvino"}, r"ends in \.onnx; --to openvino writes \.xml"),
         ("m.onnx", {"to": "tflite"}, r"tflite.*onnx, openvino, torch"),
         ("none/m.onnx", {}, "there is no folder"),
+        ("m.onnx", {"form": "tensors"}, "tensors.*crops, pictures"),
+        ("m.onnx", {"form": "pictures", "fixed_size": True}, "--fixed-size.*pictures are of any size"),
     ],
 )
 def test_a_wrong_call_is_an_error_before_anything_is_read(
@@ -100,11 +114,12 @@ def test_a_wrong_call_is_an_error_before_anything_is_read(
 
 
 def test_what_exists_is_replaced_only_when_told(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "m.proof.safetensors").write_text("mine")
-    with pytest.raises(ConfigError, match=r"m\.proof\.safetensors exists.*--overwrite"):
+    (tmp_path / "m.onnx.proof.safetensors").write_text("mine")
+    with pytest.raises(ConfigError, match=r"m\.onnx\.proof\.safetensors exists.*--overwrite"):
         vitkit.export(folder, tmp_path / "m.onnx")
     vitkit.export(folder, tmp_path / "m.onnx", overwrite=True)
-    assert open_export(tmp_path / "m.onnx").metadata_agree
+    written = open_export(tmp_path / "m.onnx")
+    assert not faults(written.metadata, written.said)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -125,7 +140,7 @@ def test_a_truncated_file_is_named(onnx_file: Path, tmp_path: Path) -> None:
 def test_a_graph_of_others_and_one_without_its_proof_are_named(onnx_file: Path, tmp_path: Path) -> None:
     model = onnx.load(onnx_file)
     onnx.save(model, tmp_path / "m.onnx")
-    with pytest.raises(CheckpointError, match=r"m\.proof\.safetensors.*no proof"):
+    with pytest.raises(CheckpointError, match=r"m\.onnx\.proof\.safetensors.*no proof"):
         open_export(tmp_path / "m.onnx")
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "m.onnx")
@@ -138,8 +153,9 @@ def test_changed_metadata_are_noticed(onnx_file: Path, tmp_path: Path) -> None:
     entry = model.metadata_props[0]
     entry.value = entry.value.replace("class a", "class z")
     onnx.save(model, tmp_path / "m.onnx")
-    (tmp_path / "m.proof.safetensors").write_bytes(onnx_file.with_suffix(".proof.safetensors").read_bytes())
-    assert not open_export(tmp_path / "m.onnx").metadata_agree
+    (tmp_path / "m.onnx.proof.safetensors").write_bytes(proof_of(onnx_file).read_bytes())
+    opened = open_export(tmp_path / "m.onnx")
+    assert faults(opened.metadata, opened.said) == ["class_names: its metadata say other than when it was exported"]
 
 
 def test_the_command_says_what_it_wrote(folder: Path, tmp_path: Path) -> None:

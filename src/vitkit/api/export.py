@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from vitkit.api.load import Source, read_source
 from vitkit.checkpoint.proof import Stage
@@ -15,7 +15,7 @@ from vitkit.exports.artifact import Export, format_of, open_export, proof_of, wr
 from vitkit.exports.check import against_torch
 from vitkit.exports.evidence import check_graph
 from vitkit.exports.graph import CropGraph
-from vitkit.exports.metadata import Metadata
+from vitkit.exports.metadata import Form, Metadata
 from vitkit.exports.resize import PictureGraph
 from vitkit.files import check_new_file, replace_files, writing
 from vitkit.image.preprocess import Preprocess
@@ -23,7 +23,7 @@ from vitkit.image.preprocess import Preprocess
 __all__ = ["Exported", "export"]
 
 
-GRAPHS: Mapping[str, type[CropGraph]] = {"crops": CropGraph, "pictures": PictureGraph}
+FORMS = get_args(Form)
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,24 @@ def export(
     in_channels: int | None = None,
     preprocess: Preprocess | None = None,
     parity: str | None = None,
+    fixed_size: bool = False,
     overwrite: bool = False,
 ) -> Exported:
     """Writes `model`, anything that `load` takes or a Predictor itself, to the file `output`; its proof beside it.
 
     `to` is "onnx" (.onnx), "openvino" (.xml, with .bin) or "torch" (.pt2); None goes by the suffix. The export takes
-    "crops", or, with `form` "pictures", upright decoded pictures of any size, resized and cropped inside. Before
-    anything stands there, it is run in float32 and compared with torch. Raises EngineError where they disagree,
-    ConfigError where `output` exists, unless `overwrite`, and where a library is missing.
+    "crops" of any size that the model does (with `fixed_size`, of its preprocessing's alone, which can run faster), or,
+    with `form` "pictures", upright decoded pictures of any size, resized and cropped inside. Before anything stands
+    there, it is run in float32 and compared with torch. Raises EngineError where they disagree, ConfigError where
+    `output` exists, unless `overwrite`, and where a library is missing.
     """
     path = Path(output)
     kind = format_of(path, to)
     form = form or "crops"
-    if form not in GRAPHS:
-        raise ConfigError(f"form {form!r} is unknown; allowed: {', '.join(GRAPHS)}")
+    if form not in FORMS:
+        raise ConfigError(f"form {form!r} is unknown; allowed: {', '.join(FORMS)}")
+    if fixed_size and form == "pictures":
+        raise ConfigError("a fixed size (--fixed-size) is of crops; pictures are of any size; leave one of them out")
     _check_output(path, overwrite)
     if isinstance(model, Predictor):
         module, card, origin = model.module, model.card, model.report.source
@@ -83,7 +87,10 @@ def export(
         module, card, origin = checkpoint.module(), checkpoint.card, checkpoint.report.source
     if card.preprocess is None:
         raise CheckpointError(f"{origin}: nothing there says how pictures become pixels; pass preprocess= or a preset")
-    graph = GRAPHS[form](module, card.preprocess)
+    if form == "pictures":
+        graph: CropGraph = PictureGraph(module, card.preprocess)
+    else:
+        graph = CropGraph(module, card.preprocess, fixed_size=fixed_size)
     with writing(path), replace_files(path) as part:
         write_export(graph, card, part)
         written = open_export(part)

@@ -19,6 +19,9 @@ def export(
         str | None,
         typer.Option("--form", help="What it takes: crops, or pictures of any size, resized inside. [crops]"),
     ] = None,
+    fixed_size: Annotated[
+        bool, typer.Option("--fixed-size", help="Take crops of one size alone, which can run faster.")
+    ] = False,
     preset: options.PresetName = None,
     revision: options.Revision = None,
     image_size: options.ImageSize = None,
@@ -39,6 +42,7 @@ def export(
         output,
         to=to,
         form=form,
+        fixed_size=fixed_size,
         preset=preset,
         revision=revision,
         image_size=image_size,

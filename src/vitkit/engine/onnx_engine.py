@@ -86,5 +86,5 @@ class OnnxEngine(LaidOut["InferenceSession"]):
 
 def onnx_bytes(module: ImageModel, preprocess: Preprocess) -> bytes:
     """A module of any dtype and device as an ONNX model in float32."""
-    content: bytes = to_onnx(CropGraph(module, preprocess), dynamic=False).SerializeToString()
+    content: bytes = to_onnx(CropGraph(module, preprocess, fixed_size=True)).SerializeToString()
     return content

@@ -1,4 +1,4 @@
-"""An export on disk: NAME.onnx, NAME.xml (with NAME.bin) or NAME.pt2; beside it its proof, NAME.proof.safetensors."""
+"""An export on disk: NAME.onnx, NAME.xml (with NAME.bin) or NAME.pt2; and its proof, as NAME.onnx.proof.safetensors."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def format_of(path: Path, to: str | None = None) -> str:
 
 def proof_of(path: Path) -> Path:
     """The file of an export's proof."""
-    return path.with_suffix(".proof.safetensors")
+    return path.with_name(path.name + ".proof.safetensors")
 
 
 def write_export(graph: CropGraph, card: Card, path: Path) -> None:

@@ -21,7 +21,8 @@ __all__ = ["CropGraph"]
 class CropGraph(nn.Module):
     """A model with its normalisation inside: crops as `image.preprocess.fit` makes them to what the model says.
 
-    The model's own device and dtype are kept; pixels are normalised in float32.
+    The model's own device and dtype are kept; pixels are normalised in float32. An exported graph takes crops of any
+    size that the model does, or, with `fixed_size`, of the preprocessing's alone, which can run faster.
     """
 
     form: ClassVar[Form] = "crops"
@@ -29,10 +30,11 @@ class CropGraph(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, module: ImageModel, preprocess: Preprocess) -> None:
+    def __init__(self, module: ImageModel, preprocess: Preprocess, *, fixed_size: bool = False) -> None:
         super().__init__()
         self.module = module.eval()
         self.preprocess = preprocess
+        self.fixed_size = fixed_size
         weight = next(module.parameters())
         self.dtype = weight.dtype
         self.scale = preprocess.full_scale if preprocess.order == "resize_first" else 1
@@ -63,6 +65,8 @@ class CropGraph(nn.Module):
     def size_step(self) -> int | None:
         """What H and W may be any multiples of in an exported graph; None where they stay the model's, as Swin's."""
         spec = self.module.spec
+        if self.fixed_size:
+            return None
         return spec.patch_size if isinstance(spec, VitSpec) else 1 if isinstance(spec, ResNetSpec) else None
 
     @property

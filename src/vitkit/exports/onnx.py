@@ -30,8 +30,8 @@ LIMIT_BYTES = 2**31 - 1
 """Of one protobuf message."""
 
 
-def to_onnx(graph: CropGraph, *, dynamic: bool = True) -> ModelProto:
-    """The graph as an ONNX model of any batch; with `dynamic` also of the sizes that `graph.size_step` allows.
+def to_onnx(graph: CropGraph) -> ModelProto:
+    """The graph as an ONNX model of any batch and of all sizes that `graph.size_step` allows.
 
     Its input is named after `graph.form`, its outputs are "embedding" and, where there is a head, "logits".
     """
@@ -39,7 +39,7 @@ def to_onnx(graph: CropGraph, *, dynamic: bool = True) -> ModelProto:
     weights = sum(tensor.nbytes for tensor in graph.state_dict().values())
     if weights > LIMIT_BYTES - 2**20:
         raise ConfigError(f"{weights / 2**30:.1f} GiB of weights don't fit into one ONNX file (2 GiB); use --to torch")
-    traced = trace(graph, dynamic=dynamic)
+    traced = trace(graph)
     names = [name for name in ("embedding", "logits") if name == "embedding" or graph.module.spec.num_classes]
     with torch.no_grad(), without_warnings():
         made = torch.onnx.export(traced, dynamo=True, opset_version=OPSET, output_names=names, verbose=False)

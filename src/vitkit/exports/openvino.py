@@ -18,10 +18,10 @@ from vitkit.exports.program import SMALL
 __all__ = ["constants", "read_text", "runner", "to_openvino", "write"]
 
 
-def to_openvino(graph: CropGraph, *, dynamic: bool = True) -> Any:
+def to_openvino(graph: CropGraph) -> Any:
     """The graph as an openvino.Model, by way of `to_onnx`, whose inputs and outputs it has."""
     # Core.read_model, since openvino.convert_model reports its use over the network.
-    return import_openvino().Core().read_model(to_onnx(graph, dynamic=dynamic).SerializeToString())
+    return import_openvino().Core().read_model(to_onnx(graph).SerializeToString())
 
 
 def write(graph: CropGraph, file: Path, text: str) -> None:

@@ -40,9 +40,9 @@ def without_warnings() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def trace(graph: CropGraph, *, dynamic: bool = True) -> ExportedProgram:
-    """The graph of any batch; with `dynamic` also of the sizes that `graph.size_step` allows."""
-    step = graph.size_step if dynamic else None
+def trace(graph: CropGraph) -> ExportedProgram:
+    """The graph of any batch and of all sizes that `graph.size_step` allows."""
+    step = graph.size_step
     shape: dict[int, Any] = {0: Dim("batch", min=1)}
     size = None
     if step is not None:
