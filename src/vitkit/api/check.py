@@ -105,7 +105,7 @@ def check(
     `data` is what `train` takes by name, or Samples or Splits. `model` is anything `load` takes, with its options:
     its embeddings tell which labels look wrong (at most `suspects` are named) and propose more near
     duplicates. Without one the pictures' own colours and shapes do, where they tell the classes apart at all. With
-    `fine_tune` it is how the model learns the labels that tells: slower, and finds more.
+    `fine_tune` it is how the model learns the labels that tells, which is much slower.
 
     Raises DataError where there is nothing to check, ConfigError for options, CheckpointError from `load`.
     """

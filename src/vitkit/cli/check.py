@@ -23,7 +23,7 @@ def check(
         str | None, typer.Option("--model", "-m", help="Judge labels by this model's embeddings: Hub id, folder, file.")
     ] = None,
     fine_tune: Annotated[
-        bool, typer.Option("--fine-tune", help="Judge labels by fine-tuning the model on them: slower, finds more.")
+        bool, typer.Option("--fine-tune", help="Judge labels by fine-tuning the model on them: much slower.")
     ] = False,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="Write a page with the pictures to this .html file.")
