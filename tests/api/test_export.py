@@ -75,6 +75,22 @@ def test_a_predictor_is_exported_as_it_is(folder: Path, tmp_path: Path) -> None:
     assert done.metadata.fingerprint == fingerprint(vit.module)
 
 
+def test_a_predictor_in_bfloat16_is_exported_in_float32(folder: Path, tmp_path: Path) -> None:
+    vit = vitkit.load(folder, dtype="bfloat16")
+    done = vitkit.export(vit, tmp_path / "m.onnx")
+    assert {tensor.data_type for tensor in onnx.load(done.path).graph.initializer} <= {
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.INT64,
+    }
+    assert done.metadata.fingerprint == fingerprint(vit.module)
+    assert next(vit.module.parameters()).dtype == torch.bfloat16
+
+
+def test_what_a_predictor_cant_be_told_any_more_is_an_error(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"image_size, parity: .*vitkit\.load"):
+        vitkit.export(vitkit.load(folder), tmp_path / "m.onnx", image_size=64, parity="timm")
+
+
 def test_what_disagrees_is_refused_and_leaves_nothing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

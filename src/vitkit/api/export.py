@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
+
+import torch
 
 from vitkit.api.load import Source, read_source
 from vitkit.checkpoint.proof import Stage
@@ -19,9 +22,9 @@ from vitkit.exports.metadata import Form, Metadata
 from vitkit.exports.resize import PictureGraph
 from vitkit.files import check_new_file, replace_files, writing
 from vitkit.image.preprocess import Preprocess
+from vitkit.model.base import ImageModel
 
 __all__ = ["Exported", "export"]
-
 
 FORMS = get_args(Form)
 
@@ -70,20 +73,23 @@ def export(
     if fixed_size and form == "pictures":
         raise ConfigError("a fixed size (--fixed-size) is of crops; pictures are of any size; leave one of them out")
     _check_output(path, overwrite)
+    reading: dict[str, Any] = {
+        "revision": revision,
+        "preset": preset,
+        "num_classes": num_classes,
+        "image_size": image_size,
+        "patch_size": patch_size,
+        "in_channels": in_channels,
+        "preprocess": preprocess,
+        "parity": parity,
+    }
     if isinstance(model, Predictor):
-        module, card, origin = model.module, model.card, model.report.source
+        late = [name for name, value in reading.items() if value is not None]
+        if late:
+            raise ConfigError(f"{', '.join(late)}: this model has been read already; say it to vitkit.load")
+        module, card, origin = _float32_on_cpu(model.module), model.card, model.report.source
     else:
-        checkpoint = read_source(
-            model,
-            revision=revision,
-            preset=preset,
-            num_classes=num_classes,
-            image_size=image_size,
-            patch_size=patch_size,
-            in_channels=in_channels,
-            preprocess=preprocess,
-            parity=parity,
-        )
+        checkpoint = read_source(model, **reading)
         module, card, origin = checkpoint.module(), checkpoint.card, checkpoint.report.source
     if card.preprocess is None:
         raise CheckpointError(f"{origin}: nothing there says how pictures become pixels; pass preprocess= or a preset")
@@ -110,6 +116,13 @@ def _compared(written: Export, graph: CropGraph) -> list[Stage]:
     """The proof's pictures and noise; the file is closed again at the end, so that it can be moved."""
     run = written.runner()
     return [*check_graph(written.metadata, written.proof, run)[0], *against_torch(run, graph)]
+
+
+def _float32_on_cpu(module: ImageModel) -> ImageModel:
+    """The module itself where it is so, else a copy."""
+    if all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in module.parameters()):
+        return module
+    return copy.deepcopy(module).float().cpu()
 
 
 def _check_output(path: Path, overwrite: bool) -> None:
