@@ -22,7 +22,7 @@ from vitkit.engine.predict import Answer
 
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    return vitkit.load(small_folder(tmp_path_factory.mktemp("model") / "m"), device="cpu")
+    return vitkit.load(small_folder(tmp_path_factory.mktemp("model") / "m"), device="cpu", exact=True)
 
 
 def read(file: Path) -> tuple[np.ndarray[Any, Any], list[str], list[str]]:
@@ -68,7 +68,7 @@ def test_rows_keep_the_order_and_failures_are_named_and_nan(vit: Predictor, tmp_
 )
 def test_a_row_is_what_the_last_linear_layer_reads(tmp_path: Path, changes: dict[str, Any]) -> None:
     small_model(**changes).save_pretrained(tmp_path / "m", preprocess=PREPROCESS)
-    vit = vitkit.load(tmp_path / "m", device="cpu")
+    vit = vitkit.load(tmp_path / "m", device="cpu", exact=True)
     paths = [str(picture_file(tmp_path / f"{seed}.png", seed=seed)) for seed in range(3)]
     read_by_head: list[torch.Tensor] = []
 
@@ -99,7 +99,7 @@ def test_files_name_the_model_and_the_engine(vit: Predictor, tmp_path: Path, end
     else:
         metadata = pq.read_schema(tmp_path / "x.parquet").metadata
         facts = {name: metadata[name.encode()].decode() for name in ("model", "engine")}
-    assert facts == {"model": vit.report.source, "engine": "torch float32 on cpu"}
+    assert facts == {"model": vit.report.source, "engine": vit.engine_name}
 
 
 @pytest.mark.parametrize("ending", sorted(EMBEDDING_FORMATS))

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def vit(folder: Path) -> Predictor:
-    return vitkit.load(folder, device="cpu")
+    return vitkit.load(folder, device="cpu", exact=True)
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def plain_logits(vit: Predictor, image: Image.Image) -> torch.Tensor:
 
 
 def test_a_distilled_model_answers_by_both_heads(tmp_path: Path) -> None:
-    vit = vitkit.load(small_folder(tmp_path / "m", distillation_token=True), device="cpu")
+    vit = vitkit.load(small_folder(tmp_path / "m", distillation_token=True), device="cpu", exact=True)
     pixels = torch.from_numpy(apply(PREPROCESS, np.asarray(picture())))[None]
     with torch.inference_mode():
         tokens = vit.module.features(pixels).prefix_tokens
@@ -101,7 +102,7 @@ def test_probabilities_are_scipys_for_extreme_logits_too() -> None:
 def test_sigmoid_models_rate_each_class_alone(folder: Path) -> None:
     import dataclasses
 
-    one = vitkit.load(folder)
+    one = vitkit.load(folder, device="cpu", exact=True)
     one.card = dataclasses.replace(one.card, scores="sigmoid")
     image = picture(seed=1)
     expected = scipy.special.expit(plain_logits(one, image).double().numpy())
@@ -200,39 +201,95 @@ def test_an_error_keeps_no_pixels_alive(vit: Predictor, tmp_path: Path) -> None:
     assert not [image for image in alive if image.size == (600, 600)]
 
 
-def test_thousands_stream_through_and_few_are_held(vit: Predictor) -> None:
-    """Of 3,000 pictures a batch at most is drawn but not yet answered, and the one last drawn is held as it came."""
+class Tracked(np.ndarray[Any, Any]):
+    """An array can't be referred to weakly, a subclass can."""
 
-    class Tracked(np.ndarray[Any, Any]):
-        """An array can't be referred to weakly, a subclass can."""
 
-    class Quick:
-        """An engine that only sees to the size of its batches."""
+class Quick:
+    """An engine that only sees to the size of its batches; `parts` of it are told apart."""
 
-        name, input = "quick", vit.engine.input
+    name = "quick"
 
-        def run(self, pixels: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-            assert len(pixels) == 4
-            return {"embedding": np.zeros((4, 32), np.float32)}
+    def __init__(self, vit: Predictor, sharing: bool) -> None:
+        self.input, self.sharing = vit.engine.input, sharing
+        self.parts: list[int] = []
 
+    def shared(self, calls: int) -> "Quick":
+        self.parts.append(calls)
+        return copy.copy(self) if self.sharing else self
+
+    def run(self, pixels: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+        assert len(pixels) == 4
+        return {"embedding": pixels[:, 0, 0, :].astype(np.float32)}
+
+
+@pytest.mark.parametrize("sharing", [True, False])
+def test_thousands_stream_through_and_few_are_held(
+    vit: Predictor, monkeypatch: pytest.MonkeyPatch, sharing: bool
+) -> None:
+    """Of 3,000 pictures cores + 3 batches at most are drawn but not yet answered; few are held as they came."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     drawn: list[weakref.ref[Tracked]] = []
     answered = most_waiting = most_held = 0
 
     def stream() -> Iterator[Any]:
         nonlocal most_waiting, most_held
-        for _ in range(3000):
-            item = np.full((32, 32, 3), len(drawn) % 256, np.uint8).view(Tracked)
+        for number in range(3000):
+            item = np.full((32, 32, 3), number % 251, np.uint8).view(Tracked)
             drawn.append(weakref.ref(item))
             most_waiting = max(most_waiting, len(drawn) - answered)
-            most_held = max(most_held, sum(reference() is not None for reference in drawn[-20:]))
+            most_held = max(most_held, sum(reference() is not None for reference in drawn[-60:]))
             yield item
             del item
 
-    for answer in Predictor(vit.module, Quick(), vit.card, vit.report).answers(stream(), batch_size=4):
-        assert answer.error is None
+    engine = Quick(vit, sharing)
+    predictor = Predictor(vit.module, engine, vit.card, vit.report)
+    for answer in predictor.answers(stream(), batch_size=4):
+        assert answer.error is None and answer.embedding is not None
+        assert answer.embedding[0] == answered % 251
         answered += 1
-    assert (len(drawn), answered, most_waiting) == (3000, 3000, 4)
-    assert 1 <= most_held <= 2
+    assert (len(drawn), answered, engine.parts) == (3000, 3000, [3])
+    assert 4 < most_waiting <= (3 + 3) * 4 + 3
+    assert 1 <= most_held <= 3 + 4 + 1
+
+
+def test_one_batch_is_run_by_all_cores_and_one_picture_in_the_callers_thread(
+    vit: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    threads: list[threading.Thread] = []
+    whole, decode = vit.engine.run, vit._decode
+    monkeypatch.setattr(vit.engine, "run", lambda crops: threads.append(threading.current_thread()) or whole(crops))
+    monkeypatch.setattr(vit, "_decode", lambda *given: threads.append(threading.current_thread()) or decode(*given))
+    vit.classify(picture())
+    assert threads == [threading.main_thread()] * 2
+    vit.embed(picture(seed=seed) for seed in range(8))
+    assert threads[-1] == threading.main_thread() and threading.main_thread() not in threads[2:-1]
+    assert len(threads) == 2 + 8 + 1
+    vit.embed([picture(seed=seed) for seed in range(9)])  # two batches, by engines that share the cores
+    assert len(threads) == 2 + 8 + 1 + 9 and not [
+        thread for thread in threading.enumerate() if thread.name.startswith("vitkit")
+    ]
+
+
+def test_an_engines_error_reaches_the_caller_after_the_answers_before_it(
+    vit: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+
+    class Breaking(Quick):
+        def run(self, pixels: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+            if pixels.min() == 9:
+                raise EngineError("batch 9 breaks")
+            return super().run(pixels)
+
+    stream = (np.full((32, 32, 3), number, np.uint8) for number in range(20) for _ in range(4))
+    answers = Predictor(vit.module, Breaking(vit, True), vit.card, vit.report).answers(stream, batch_size=4)
+    assert [next(answers).error for _ in range(9 * 4)] == [None] * 36
+    with pytest.raises(EngineError, match="batch 9 breaks"):
+        next(answers)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("vitkit")]
+    assert len(list(stream)) > 4 * 4  # nor was the rest of the stream drawn
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
@@ -363,5 +420,5 @@ def test_reduced_precision_answers_nearly_the_same_and_says_so(folder: Path, vit
 
 
 def test_it_says_what_it_is(vit: Predictor, folder: Path) -> None:
-    assert repr(vit) == f"Predictor({str(folder)!r}, torch float32 on cpu, 7 classes)"
+    assert repr(vit) == f"Predictor({str(folder)!r}, torch float32 on cpu, exact, 7 classes)"
     assert vit.class_names == NAMES and vit.spec == small_model().spec

@@ -20,7 +20,7 @@ PRESET = "vit_tiny_patch16_224"
 
 @pytest.fixture(scope="module")
 def vit(shared: Path) -> vitkit.Predictor:
-    return vitkit.load(shared / f"weights/{PRESET}.safetensors", preset=PRESET, device="cpu")
+    return vitkit.load(shared / f"weights/{PRESET}.safetensors", preset=PRESET, device="cpu", exact=True)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_to_hf_answers_alike_as_vit_for_image_classification(
 @pytest.mark.slow
 def test_every_form_of_the_weights_scores_the_same(native: Path, shared: Path, tmp_path: Path) -> None:
     (tmp_path / "vit_large_patch14_224.npz").write_bytes((shared / f"weights/{PRESET}.safetensors").read_bytes())
-    renamed = vitkit.load(tmp_path / "vit_large_patch14_224.npz", preset=PRESET, device="cpu")
-    for predictor in (renamed, vitkit.load(native, device="cpu")):
+    renamed = vitkit.load(tmp_path / "vit_large_patch14_224.npz", preset=PRESET, device="cpu", exact=True)
+    for predictor in (renamed, vitkit.load(native, device="cpu", exact=True)):
         scores = vitkit.evaluate(predictor, shared / "data/photos/labels.csv")
         assert (scores.correct, scores.count) == (172, 200)

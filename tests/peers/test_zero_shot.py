@@ -126,7 +126,7 @@ FOLDERS = {"clip": clip_folder, "siglip": siglip_folder}
 @pytest.mark.parametrize("family", FOLDERS)
 def test_logits_and_text_embeddings_are_transformers(tmp_path: Path, family: str) -> None:
     model = FOLDERS[family](tmp_path)
-    vit = vitkit.load(tmp_path)
+    vit = vitkit.load(tmp_path, exact=True)
     texts = [f"this is a photo of {label}" for label in LABELS]
     padding = {"padding": "max_length", "max_length": 64} if family == "siglip" else {"padding": True}
     ids = tokenizer(tmp_path)(texts, return_tensors="pt", **padding).input_ids
@@ -160,7 +160,7 @@ def test_probabilities_are_those_of_transformers_pipeline(tmp_path: Path, family
     shown = picture(70, 100, seed=3)
     expected = zero_shot(shown, LABELS, **({} if template is None else {"hypothesis_template": template}))
     options = {} if template is None else {"templates": [template]}
-    found = vitkit.load(tmp_path).with_labels(LABELS, **options).classify(shown)
+    found = vitkit.load(tmp_path, exact=True).with_labels(LABELS, **options).classify(shown)
     assert [p.class_name for p in found] == [each["label"] for each in expected]
     np.testing.assert_allclose([p.probability for p in found], [each["score"] for each in expected], rtol=2e-5)
     total = sum(p.probability for p in found)
@@ -177,7 +177,7 @@ def test_a_native_folder_and_transformers_keep_the_tokenizer(tmp_path: Path, fam
     vitkit.convert(tmp_path / "native", tmp_path / "hf", to="hf")
     shown, answers = picture(seed=4), []
     for name in ("theirs", "native", "hf"):
-        answers.append(vitkit.load(tmp_path / name).with_labels(LABELS).classify(shown))
+        answers.append(vitkit.load(tmp_path / name, exact=True).with_labels(LABELS).classify(shown))
         for file in ("tokenizer.json", "tokenizer_config.json"):
             assert (tmp_path / name / file).read_bytes() == (tmp_path / "theirs" / file).read_bytes()
     for other in answers[1:]:
@@ -237,7 +237,7 @@ def openclip_folder(folder: Path, model: dict[str, Any], state: dict[str, torch.
 def test_a_folder_of_openclip_needs_no_preset(tmp_path: Path, family: str) -> None:
     kind, config = OPENCLIP[family]
     module = randomise(kind())
-    vit = vitkit.load(openclip_folder(tmp_path, config, module.state_dict()))
+    vit = vitkit.load(openclip_folder(tmp_path, config, module.state_dict()), exact=True)
     assert set(vit.report.origins.values()) == {"open_clip_config.json"}
     clip, pixels = vit.module, torch.randn(2, 3, 48, 48)
     assert isinstance(clip, Clip)
@@ -258,12 +258,14 @@ def test_a_repository_of_openclip_is_found_on_the_hub(hub: HubServer, tmp_path: 
     pickled = {"open_clip_pytorch_model.bin": (tmp_path / "open_clip_pytorch_model.bin").read_bytes()}
     hub.add("org/both", {**files, **pickled})
     hub.add("org/pickled", {"open_clip_config.json": files["open_clip_config.json"], **pickled})
-    vit, shown = vitkit.load("org/both"), picture()
+    vit, shown = vitkit.load("org/both", exact=True), picture()
     assert "open_clip_pytorch_model.bin" not in hub.downloads()
     with pytest.raises(vitkit.CheckpointError, match="vitkit convert org/pickled"):
         vitkit.load("org/pickled")
     vitkit.convert("org/pickled", tmp_path / "native")
-    np.testing.assert_allclose(vitkit.load(tmp_path / "native").embed(shown), vit.embed(shown), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        vitkit.load(tmp_path / "native", exact=True).embed(shown), vit.embed(shown), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("mode", ["shortest", "squash"])
@@ -374,9 +376,9 @@ def test_a_folder_of_transformers_own_processor_is_read_whole(tmp_path: Path) ->
     from transformers import CLIPProcessor
 
     clip_folder(tmp_path)
-    before = vitkit.load(tmp_path)
+    before = vitkit.load(tmp_path, exact=True)
     (tmp_path / "preprocessor_config.json").unlink()
     CLIPProcessor(image_processor=processor("clip"), tokenizer=tokenizer(tmp_path)).save_pretrained(tmp_path)
-    vit = vitkit.load(tmp_path)
+    vit = vitkit.load(tmp_path, exact=True)
     assert vit.report.origins["preprocess"] == "processor_config.json"
     assert_alike(vit.with_labels(LABELS).classify(picture()), before.with_labels(LABELS).classify(picture()))

@@ -72,7 +72,7 @@ def embed_to_file(
             if on_answer is not None:
                 on_answer(answer)
         part.commit()
-        facts = {"model": predictor.report.source, "engine": predictor.engine.name}
+        facts = {"model": predictor.report.source, "engine": predictor.engine_name}
         rows = Rows(part.folder, part.state.pictures, width, facts)
         part.finish(f"result{kind}", functools.partial(EMBEDDING_FORMATS[kind], rows))
     return Written(part.state.pictures, part.state.failed)

@@ -40,6 +40,7 @@ def load(
     dtype: str | torch.dtype | None = None,
     engine: str | None = "torch",
     try_on: Sequence[Picture] = (),
+    exact: bool = False,
 ) -> Predictor:
     """Loads a model, completely or not at all.
 
@@ -51,8 +52,10 @@ def load(
     that is known; `.report.differences` tells what that changes. `dtype` is float32 unless said. `engine` is what runs
     the model: "torch", "onnx" (ONNX Runtime), "openvino", or "auto": the fastest of them here that agrees with float32
     on a few pictures, `try_on` among them, in `dtype` if that is given; it is measured once, and `.engine_choice` says
-    why. Raises CheckpointError naming all faults, ConfigError for options, also for an engine that isn't installed or
-    can't do what is asked.
+    why. `exact` prepares pictures to the bit as the model's own library does; otherwise much larger JPEGs are decoded
+    smaller, and resizing is within 1 of 255 (`evaluate` and what compares models are always exact). Raises
+    CheckpointError naming all faults, ConfigError for options, also for an engine that isn't installed or can't do what
+    is asked.
     """
     setups = candidates(device, dtype) if engine == AUTO else [settle(engine, device, dtype)]
     checkpoint = read_source(
@@ -77,7 +80,8 @@ def load(
         choice = choose(checkpoint.module(), card, setups, try_on)
         setup = settle(choice.engine, device, choice.dtype)
     module = checkpoint.module(dtype=setup.module_dtype)
-    return Predictor(module, setup.make(module, card.preprocess), card, checkpoint.report, engine_choice=choice)
+    runner = setup.make(module, card.preprocess)
+    return Predictor(module, runner, card, checkpoint.report, engine_choice=choice, exact=exact)
 
 
 def read_source(

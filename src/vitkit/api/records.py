@@ -52,7 +52,7 @@ def form_of(output: str | Path, asked: str | None = None) -> str:
 
 def record_of(predictor: Predictor, answer: Answer, *, top: int, threshold: float | None = None) -> Record:
     """The record of an answer: its `top` classes, best first, without those below `threshold`."""
-    common = {"model": predictor.report.source, "engine": predictor.engine.name}
+    common = {"model": predictor.report.source, "engine": predictor.engine_name}
     if answer.error is not None:
         return {"picture": answer.picture, "error": str(answer.error), **common}
     found = [

@@ -34,7 +34,7 @@ def run_of(predictor: Predictor) -> dict[str, Any]:
     return {
         "vitkit": __version__,
         "model": predictor.report.source,
-        "engine": predictor.engine.name,
+        "engine": predictor.engine_name,
         "weights": fingerprint(predictor.module),
         "spec": to_dict(model_spec(predictor.spec)),
         "preprocess": to_dict(card.preprocess),

@@ -33,6 +33,7 @@ def classify(
     ] = None,
     resume: options.GoOn = False,
     batch_size: options.BatchSize = None,
+    exact: options.Exact = False,
     *,
     loading: options.Loading,
 ) -> int:
@@ -62,7 +63,7 @@ def classify(
         raise ConfigError("--template is the text around --labels; give these too")
     inputs = open_pictures(pictures)
     first, inputs = look_ahead(inputs, loading.get("engine"))
-    vit = load(DEFAULT_MODEL if model is None else model, **loading, try_on=first)
+    vit = load(DEFAULT_MODEL if model is None else model, exact=exact, **loading, try_on=first)
     if names is not None:
         vit = vit.with_labels(names, templates=templates or (TEMPLATE,))
     how: Any = {"top": top or 5, "threshold": threshold}

@@ -15,6 +15,7 @@ def embed(
     model: options.Model = None,
     resume: options.GoOn = False,
     batch_size: options.BatchSize = None,
+    exact: options.Exact = False,
     *,
     loading: options.Loading,
 ) -> int:
@@ -32,12 +33,12 @@ def embed(
     check_embedding_file(output, resume=resume)
     inputs = open_pictures(pictures)
     first, inputs = look_ahead(inputs, loading.get("engine"))
-    vit = load(DEFAULT_MODEL if model is None else model, **loading, try_on=first)
+    vit = load(DEFAULT_MODEL if model is None else model, exact=exact, **loading, try_on=first)
     with Progress() as progress:
         size = batch_size or BATCH_SIZE
         done = embed_to_file(vit, inputs, output, batch_size=size, resume=resume, on_answer=progress.tell)
     typer.echo(
         f"{output}: {done.count:,} x {vit.spec.feature_dim} float32, {done.failed:,} failed "
-        f"({vit.report.source}, {vit.engine.name})"
+        f"({vit.report.source}, {vit.engine_name})"
     )
     return complain_of_failures(done)

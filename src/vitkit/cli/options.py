@@ -16,6 +16,7 @@ __all__ = [
     "Device",
     "Dtype",
     "EngineName",
+    "Exact",
     "GoOn",
     "ImageSize",
     "Json",
@@ -83,6 +84,9 @@ GoOn = Annotated[
     bool, typer.Option("--resume", help="Go on with what a run that didn't end left in OUTPUT.part; same call else.")
 ]
 PngOutput = Annotated[str, typer.Option("--output", "-o", help="A .png file for one picture, or a folder for several.")]
+Exact = Annotated[
+    bool, typer.Option("--exact", help="Pictures to the bit as the model's own library prepares them: slower.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

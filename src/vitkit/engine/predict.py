@@ -6,9 +6,11 @@ import dataclasses
 import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -18,13 +20,15 @@ from torch import Tensor
 from vitkit.checkpoint.card import Card
 from vitkit.checkpoint.read import Report
 from vitkit.engine import zero_shot
+from vitkit.engine.pipeline import batched, in_order
 from vitkit.engine.protocol import Engine
 from vitkit.errors import ConfigError, EngineError, ImageError
 from vitkit.explain.explanation import Explanation, explain_picture
 from vitkit.explain.reconstruction import ReconstructedPicture, reconstruct_picture
 from vitkit.image.decode import Decoded, Picture, decode, describe
 from vitkit.image.listing import list_pictures
-from vitkit.image.preprocess import Preprocess, apply, fit
+from vitkit.image.preprocess import Fitted, Preprocess, apply, fit
+from vitkit.image.quick_fit import quick_fit, side_to_keep
 from vitkit.model.base import ImageModel
 from vitkit.model.mae import MASK_RATIO
 
@@ -35,6 +39,9 @@ if TYPE_CHECKING:
     from vitkit.text.tokenizer import Tokenizer
 
 __all__ = ["Answer", "Prediction", "Predictor", "name_of", "probabilities"]
+
+Prepared: TypeAlias = tuple[str, Fitted | ImageError]
+"""A picture's name, and its crop or what kept it from being one."""
 
 BATCH_SIZE = 8
 """Pictures run at once where nothing else is said: past it the CPU gains little, and memory stays small."""
@@ -86,9 +93,19 @@ class Predictor:
     """A model ready for use: `vitkit.load` makes one. Not changed by use; safe to call again and again."""
 
     def __init__(
-        self, module: ImageModel, engine: Engine, card: Card, report: Report, *, engine_choice: Choice | None = None
+        self,
+        module: ImageModel,
+        engine: Engine,
+        card: Card,
+        report: Report,
+        *,
+        engine_choice: Choice | None = None,
+        exact: bool = False,
     ) -> None:
-        """`engine_choice` says why it is this engine, where `load(engine="auto")` took it."""
+        """`engine_choice` says why it is this engine, where `load(engine="auto")` took it.
+
+        `exact` prepares pictures to the bit as the model's own library does, not quickly (image.quick_fit).
+        """
         if card.preprocess is None:
             raise ConfigError(f"{report.source}: the preprocessing is unknown; pass preprocess=vitkit.Preprocess(...)")
         self.module = module
@@ -96,10 +113,16 @@ class Predictor:
         self.card = card
         self.report = report
         self.engine_choice = engine_choice
+        self.exact = exact
         self._preprocess: Preprocess = card.preprocess
 
     def __repr__(self) -> str:
-        return f"Predictor({self.report.source!r}, {self.engine.name}, {self.spec.num_classes} classes)"
+        return f"Predictor({self.report.source!r}, {self.engine_name}, {self.spec.num_classes} classes)"
+
+    @property
+    def engine_name(self) -> str:
+        """Engine, precision and device, and whether pictures are prepared exactly: named in every result."""
+        return f"{self.engine.name}, exact" if self.exact else self.engine.name
 
     @property
     def spec(self) -> AnySpec:
@@ -151,7 +174,8 @@ class Predictor:
         scores: Literal["softmax", "sigmoid"] = "sigmoid" if clip.spec.logit_bias else "softmax"
         card = dataclasses.replace(self.card.without_classes(), class_names=tuple(labels), scores=scores, tokenizer={})
         module.card = card
-        return Predictor(module, self.engine.with_module(module), card, self.report, engine_choice=self.engine_choice)
+        engine, why = self.engine.with_module(module), self.engine_choice
+        return Predictor(module, engine, card, self.report, engine_choice=why, exact=self.exact)
 
     @functools.cached_property
     def _text_tower(self) -> tuple[Clip, Tokenizer]:
@@ -159,7 +183,7 @@ class Predictor:
 
     def preprocess(self, picture: Picture) -> Tensor:
         """A picture as the module takes it: float32 [C, H, W], normalised. For one's own Dataset or loop."""
-        return torch.from_numpy(apply(self._preprocess, self._decode(picture, True)))
+        return torch.from_numpy(apply(self._preprocess, self._decode(picture)))
 
     def explain(self, picture: Picture, *, target: int | str | None = None, method: str = "auto") -> Explanation:
         """Which patches the answer rests on: `.map`, `.caption`, `.overlay()`, `.save("why.png")`.
@@ -177,25 +201,33 @@ class Predictor:
         return reconstruct_picture(self.module, self.card, picture, mask_ratio=mask_ratio, seed=seed)
 
     def answers(
-        self, pictures: Picture | Iterable[Picture], *, batch_size: int = BATCH_SIZE, allow_urls: bool = True
+        self,
+        pictures: Picture | Iterable[Picture],
+        *,
+        batch_size: int = BATCH_SIZE,
+        allow_urls: bool = True,
+        exact: bool = False,
     ) -> Iterator[Answer]:
-        """One Answer per picture, in order, `batch_size` held in memory; a bad picture's Answer holds its error."""
+        """One Answer per picture, in order; a bad picture's Answer holds its error.
+
+        Pictures are drawn in the caller's thread, and decoded by as many others as there are cores. So many batches are
+        run side by side, each on its core, if the engine can; else one after another. No more pictures than a batch are
+        run by all cores at once. Held are at most cores + 3 batches and cores pictures. `exact` prepares pictures as
+        Predictor(exact=True) does.
+        """
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; at least 1")
-        waiting: list[tuple[str, NDArray[Any] | ImageError]] = []
-        ready = 0
-        for picture in _several(pictures):
-            try:
-                waiting.append((name_of(picture), self._pixels(picture, allow_urls)))
-                ready += 1
-            except ImageError as error:
-                # Without its traceback, whose frames hold the half-decoded picture for as long as the error lives.
-                waiting.append((name_of(picture), ImageError(str(error))))
-            # Errors alone never fill memory either: they leave as soon as nothing older waits for its batch.
-            if ready == batch_size or (ready == 0 and waiting):
-                yield from self._run(waiting)
-                waiting, ready = [], 0
-        yield from self._run(waiting)
+        cores = torch.get_num_threads()
+        prepare = functools.partial(self._prepared, allow_urls=allow_urls, exact=exact or self.exact)
+        decoders = 0 if _is_one(pictures) else cores
+        with closing(in_order(prepare, _several(pictures), threads=decoders, ahead=batch_size)) as prepared:
+            first, after = list(islice(prepared, batch_size)), list(islice(prepared, 1))
+            engine = self.engine.shared(cores) if after and cores > 1 else self.engine
+            run, runners = functools.partial(_run, engine), 0 if engine is self.engine else cores
+            waiting = chain([first], batched(chain(after, prepared), batch_size))
+            with closing(in_order(run, waiting, threads=runners)) as batches:
+                for answers in batches:
+                    yield from answers
 
     def predictions(self, answer: Answer, *, top: int) -> list[Prediction]:
         """The `top` predictions of an answer that has logits, best first; equal ones in the order of the classes."""
@@ -220,34 +252,45 @@ class Predictor:
         if top < 1:
             raise ConfigError(f"top is {top}; at least 1")
 
-    def _pixels(self, picture: Picture, allow_urls: bool) -> NDArray[Any]:
-        rgb = self._decode(picture, allow_urls)
-        try:
-            return fit(self._preprocess, rgb)
-        except ImageError as error:
-            raise ImageError(f"{describe(picture)}: {error}") from None
-
-    def _decode(self, picture: Picture, allow_urls: bool) -> Decoded:
+    def _prepared(self, picture: Picture, allow_urls: bool, exact: bool) -> Prepared:
         wanted = self._preprocess
-        return decode(picture, channels=wanted.channels, value_range=wanted.value_range, allow_urls=allow_urls)
+        try:
+            pixels = self._decode(picture, allow_urls, None if exact else side_to_keep(wanted))
+            try:
+                return name_of(picture), fit(wanted, pixels) if exact else quick_fit(wanted, pixels)
+            except ImageError as error:
+                raise ImageError(f"{describe(picture)}: {error}") from None
+        except ImageError as error:
+            # Without its traceback, whose frames hold the half-decoded picture for as long as the error lives.
+            return name_of(picture), ImageError(str(error))
 
-    def _run(self, waiting: list[tuple[str, NDArray[Any] | ImageError]]) -> Iterator[Answer]:
-        batch = [pixels for _, pixels in waiting if not isinstance(pixels, ImageError)]
-        outputs = self.engine.run(np.stack(batch)) if batch else {}
-        row = 0
-        for name, pixels in waiting:
-            if isinstance(pixels, ImageError):
-                yield Answer(name, error=pixels)
-            else:
-                logits = outputs["logits"][row] if "logits" in outputs else None
-                yield Answer(name, logits=logits, embedding=outputs["embedding"][row])
-                row += 1
+    def _decode(self, picture: Picture, allow_urls: bool = True, shrink_to: int | None = None) -> Decoded:
+        wanted = self._preprocess
+        return decode(
+            picture,
+            channels=wanted.channels,
+            value_range=wanted.value_range,
+            shrink_to=shrink_to,
+            allow_urls=allow_urls,
+        )
 
     def _sure_answers(self, pictures: Picture | Iterable[Picture], batch_size: int) -> Iterator[Answer]:
         for answer in self.answers(pictures, batch_size=batch_size):
             if answer.error is not None:
                 raise answer.error
             yield answer
+
+
+def _run(engine: Engine, batch: Sequence[Prepared]) -> list[Answer]:
+    crops = [pixels for _, pixels in batch if not isinstance(pixels, ImageError)]
+    outputs = engine.run(np.stack(crops)) if crops else {}
+    rows = iter(range(len(crops)))
+    return [
+        Answer(name, error=pixels)
+        if isinstance(pixels, ImageError)
+        else Answer(name, **{kind: values[row] for row in [next(rows)] for kind, values in outputs.items()})
+        for name, pixels in batch
+    ]
 
 
 def _is_one(pictures: object) -> bool:

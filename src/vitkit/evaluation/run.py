@@ -36,9 +36,9 @@ def evaluate(
     tally: Any = (LabelTally if multi_label else Tally)(predictor.spec.num_classes)
     failed: list[tuple[str, str]] = []
     total = len(labelled) if isinstance(labelled, Sized) else None
-    # The answers run one batch behind the pictures; tee keeps the labels of that batch, whatever the iterable.
+    # The answers run some batches behind the pictures; tee keeps the labels of those, whatever the iterable.
     labels, pictures = itertools.tee(labelled)
-    answers = predictor.answers((item.picture for item in pictures), batch_size=batch_size)
+    answers = predictor.answers((item.picture for item in pictures), batch_size=batch_size, exact=True)
     start = time.perf_counter()
     for done, (item, answer) in enumerate(zip(labels, answers, strict=True), start=1):
         if answer.logits is None:

@@ -17,7 +17,7 @@ from PIL import Image
 from vitkit.errors import ConfigError, ImageError
 from vitkit.image.decode import DEFAULT_LIMITS, Decoded
 
-__all__ = ["Fitted", "Preprocess", "apply", "fit", "normalize"]
+__all__ = ["Fitted", "Preprocess", "apply", "crop_start", "fit", "normalize", "resized_size"]
 
 Fitted: TypeAlias = NDArray[Any]
 """uint8 or uint16, as decoded; or float32 in 0..1, of a model whose pictures are rescaled before they are resized."""
@@ -175,8 +175,18 @@ def _check(preprocess: Preprocess, rgb: Decoded) -> None:
         )
 
 
+def resized_size(preprocess: Preprocess, held: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a picture of size `held` after resizing; raises ImageError where that is too large."""
+    height, width = _resized_size(preprocess, held)
+    if height * width > DEFAULT_LIMITS.max_pixels:
+        raise ImageError(
+            f"a picture of {held[1]:,} x {held[0]:,} pixels becomes {width:,} x {height:,} when its shortest side is "
+            f"resized; at most {DEFAULT_LIMITS.max_pixels:,} pixels are made: crop it first"
+        )
+    return height, width
+
+
 def _resized_size(preprocess: Preprocess, held: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of a picture of size `held` after resizing."""
     wanted = preprocess.resize_size
     if wanted is None:
         return held
@@ -191,17 +201,18 @@ def _resized_size(preprocess: Preprocess, held: tuple[int, int]) -> tuple[int, i
     return round(height / ratio), round(width / ratio)
 
 
+def crop_start(preprocess: Preprocess, held: int, wanted: int) -> int:
+    """Where the centre's `wanted` of `held` pixels in a line begin; `held` is at least `wanted`."""
+    spare = held - wanted
+    return round(spare / 2) if preprocess.crop == "center_round" else spare // 2
+
+
 def _resize(preprocess: Preprocess, pixels: NDArray[Values]) -> NDArray[Values]:
     """[H, W, C] to [h, w, C], read-only where it isn't `pixels` itself."""
     held = pixels.shape[0], pixels.shape[1]
-    height, width = _resized_size(preprocess, held)
-    if (height, width) == held:
+    if preprocess.resize == "none" or (size := resized_size(preprocess, held)) == held:
         return pixels
-    if height * width > DEFAULT_LIMITS.max_pixels:
-        raise ImageError(
-            f"a picture of {held[1]:,} x {held[0]:,} pixels becomes {width:,} x {height:,} when its shortest side is "
-            f"resized; at most {DEFAULT_LIMITS.max_pixels:,} pixels are made: crop it first"
-        )
+    height, width = size
     resample = Image.Resampling[preprocess.interpolation.upper()]
 
     def resized(band: NDArray[Values]) -> NDArray[Any]:
@@ -235,7 +246,7 @@ def _crop(preprocess: Preprocess, pixels: NDArray[Values]) -> NDArray[Values]:
     for axis, wanted in enumerate(preprocess.size):
         spare = pixels.shape[axis] - wanted
         if spare >= 0:
-            start = round(spare / 2) if rounds else spare // 2
+            start = crop_start(preprocess, pixels.shape[axis], wanted)
             pixels = pixels[start : start + wanted] if axis == 0 else pixels[:, start : start + wanted]
         else:
             before = -spare // 2 if rounds else (1 - spare) // 2
