@@ -56,7 +56,7 @@ def by_script(form: str, export: Path, pictures: list[Path], folder: Path) -> An
 
 def by_command(model: Path, pictures: list[Path], output: Path) -> Answers:
     """What `vitkit classify --exact` says."""
-    arguments = ["classify", *pictures, "--model", model, "--json", "-o", output, "--device", "cpu"]
+    arguments = ["classify", *pictures, "--model", model, "--exact", "--json", "-o", output, "--device", "cpu"]
     assert main([str(argument) for argument in arguments]) == 0
     lines: list[dict[str, Any]] = [json.loads(line) for line in output.read_text().splitlines()]
     return {
