@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from vitkit.api.exported import load_export
 from vitkit.checkpoint.adapt import adapt
 from vitkit.checkpoint.hub import download, parse
 from vitkit.checkpoint.parity import check_parity, with_parity
@@ -17,6 +18,7 @@ from vitkit.engine.choose import AUTO, candidates, choose
 from vitkit.engine.engines import settle
 from vitkit.engine.predict import Predictor
 from vitkit.errors import CheckpointError, ConfigError, nearest
+from vitkit.exports.artifact import is_export
 from vitkit.image.decode import Picture
 from vitkit.image.preprocess import Preprocess
 
@@ -38,25 +40,45 @@ def load(
     parity: str | None = None,
     device: str | None = "auto",
     dtype: str | torch.dtype | None = None,
-    engine: str | None = "torch",
+    engine: str | None = None,
     try_on: Sequence[Picture] = (),
     exact: bool = False,
 ) -> Predictor:
     """Loads a model, completely or not at all.
 
-    `source` is a folder (native, transformers or timm), a weight file with `preset` naming what it is, or a Hub id,
-    "org/name" or "org/name@revision". A path that exists wins over a Hub id of the same spelling. `num_classes` (a new
+    `source` is a folder (native, transformers or timm), a weight file with `preset` naming what it is, a Hub id,
+    "org/name" or "org/name@revision", or an export (NAME.onnx, NAME.xml), which answers but has no `.module`. A path
+    that exists wins over a Hub id of the same spelling. `num_classes` (a new
     head, zero at the start), `image_size`, `patch_size` (kernels by the pseudo-inverse, as FlexiViT's) and
     `in_channels` change the model on request; `preprocess` replaces the checkpoint's own. With
     `parity` "timm", "hf" (transformers) or "original" (the authors' code) these weights run as they do there, where
     that is known; `.report.differences` tells what that changes. `dtype` is float32 unless said. `engine` is what runs
-    the model: "torch", "onnx" (ONNX Runtime), "openvino", or "auto": the fastest of them here that agrees with float32
-    on a few pictures, `try_on` among them, in `dtype` if that is given; it is measured once, and `.engine_choice` says
-    why. `exact` prepares pictures to the bit as the model's own library does; otherwise much larger JPEGs are decoded
-    smaller, and resizing is within 1 of 255 (`evaluate` and what compares models are always exact). Raises
-    CheckpointError naming all faults, ConfigError for options, also for an engine that isn't installed or can't do what
-    is asked.
+    the model: "torch" unless said, "onnx" (ONNX Runtime), "openvino", or "auto": the fastest of them here that agrees
+    with float32 on a few pictures, `try_on` among them, in `dtype` if that is given; it is measured once, and
+    `.engine_choice` says why. `exact` prepares pictures to the bit as the model's own library does; otherwise much
+    larger JPEGs are decoded smaller, and resizing is within 1 of 255 (`evaluate` and what compares models are always
+    exact). Raises CheckpointError naming all faults, ConfigError for options, also for an engine that isn't installed
+    or can't do what is asked.
     """
+    if is_export(Path(source)):
+        changes = {
+            "revision": revision,
+            "preset": preset,
+            "num_classes": num_classes,
+            "image_size": image_size,
+            "patch_size": patch_size,
+            "in_channels": in_channels,
+            "preprocess": preprocess,
+            "parity": parity,
+        }
+        return load_export(
+            Path(source),
+            changes=[name for name, value in changes.items() if value is not None],
+            device=device,
+            dtype=dtype,
+            engine=engine,
+            exact=exact,
+        )
     setups = candidates(device, dtype) if engine == AUTO else [settle(engine, device, dtype)]
     checkpoint = read_source(
         source,

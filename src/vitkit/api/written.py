@@ -10,7 +10,6 @@ from vitkit import __version__
 from vitkit.config import to_dict
 from vitkit.engine.predict import Predictor
 from vitkit.errors import ConfigError
-from vitkit.exports.metadata import fingerprint
 from vitkit.model.build import model_spec
 
 __all__ = ["PARQUET_ROWS", "Written", "pyarrow", "run_of", "utf8"]
@@ -35,7 +34,7 @@ def run_of(predictor: Predictor) -> dict[str, Any]:
         "vitkit": __version__,
         "model": predictor.report.source,
         "engine": predictor.engine_name,
-        "weights": fingerprint(predictor.module),
+        "weights": predictor.fingerprint,
         "spec": to_dict(model_spec(predictor.spec)),
         "preprocess": to_dict(card.preprocess),
         "classes": hashlib.sha256(repr((card.class_names, card.class_ids)).encode()).hexdigest(),

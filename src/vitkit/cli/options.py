@@ -38,7 +38,10 @@ Pictures = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        "--model", "-m", help="Hub id[@revision], folder, or weight file with --preset. [google/vit-base-patch16-224]"
+        "--model",
+        "-m",
+        help="Hub id[@revision], folder, export (.onnx, .xml), or weight file with --preset. "
+        "[google/vit-base-patch16-224]",
     ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub id.")]

@@ -86,8 +86,12 @@ class Setup:
         kind = ENGINES[self.engine]
         if kind.of_module is not None:
             return kind.of_module(module, preprocess, device=self.device, dtype=self.dtype)
+        return self.run(onnx() if onnx is not None else onnx_bytes(module, preprocess), preprocess)
+
+    def run(self, model: bytes | Path, preprocess: Preprocess) -> Engine:
+        """The engine for an exported model, its bytes or its file: not for one that runs modules."""
+        kind = ENGINES[self.engine]
         assert kind.of_onnx is not None
-        model = onnx() if onnx is not None else onnx_bytes(module, preprocess)
         return kind.of_onnx(model, preprocess, device=self.device, dtype=self.dtype)
 
 

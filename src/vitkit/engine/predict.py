@@ -25,6 +25,7 @@ from vitkit.engine.protocol import Engine
 from vitkit.errors import ConfigError, EngineError, ImageError
 from vitkit.explain.explanation import Explanation, explain_picture
 from vitkit.explain.reconstruction import ReconstructedPicture, reconstruct_picture
+from vitkit.exports.metadata import Metadata, fingerprint
 from vitkit.image.decode import Decoded, Picture, decode, describe
 from vitkit.image.listing import list_pictures
 from vitkit.image.preprocess import Fitted, Preprocess, apply, fit
@@ -94,7 +95,7 @@ class Predictor:
 
     def __init__(
         self,
-        module: ImageModel,
+        model: ImageModel | Metadata,
         engine: Engine,
         card: Card,
         report: Report,
@@ -102,13 +103,14 @@ class Predictor:
         engine_choice: Choice | None = None,
         exact: bool = False,
     ) -> None:
-        """`engine_choice` says why it is this engine, where `load(engine="auto")` took it.
+        """`model` is the module, or what an export says of itself that the engine runs in its place.
 
-        `exact` prepares pictures to the bit as the model's own library does, not quickly (image.quick_fit).
+        `engine_choice` says why it is this engine, where `load(engine="auto")` took it. `exact` prepares pictures to
+        the bit as the model's own library does, not quickly (image.quick_fit).
         """
         if card.preprocess is None:
             raise ConfigError(f"{report.source}: the preprocessing is unknown; pass preprocess=vitkit.Preprocess(...)")
-        self.module = module
+        self._model = model
         self.engine = engine
         self.card = card
         self.report = report
@@ -125,9 +127,25 @@ class Predictor:
         return f"{self.engine.name}, exact" if self.exact else self.engine.name
 
     @property
+    def module(self) -> ImageModel:
+        """The plain torch module, in eval mode: pixels [B, C, H, W] to logits. ConfigError where an export is run."""
+        if isinstance(self._model, Metadata):
+            made_of = self.card.provenance
+            raise ConfigError(
+                f"{self.report.source} is an export, without the torch model that this needs: load the checkpoint it "
+                f"was made of{f', {made_of.source}' if made_of else ''}"
+            )
+        return self._model
+
+    @property
     def spec(self) -> AnySpec:
         """The model's spec."""
-        return self.module.spec
+        return self._model.model.spec if isinstance(self._model, Metadata) else self._model.spec
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights: as `exports.metadata.fingerprint` says."""
+        return self._model.fingerprint if isinstance(self._model, Metadata) else fingerprint(self._model)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

@@ -18,7 +18,17 @@ from vitkit.exports import onnx, openvino, program
 from vitkit.exports.graph import CropGraph
 from vitkit.exports.metadata import Metadata, describe, digests, from_text, to_text
 
-__all__ = ["FORMATS", "Export", "Run", "format_of", "is_export", "open_export", "proof_of", "write_export"]
+__all__ = [
+    "FORMATS",
+    "Export",
+    "Run",
+    "format_of",
+    "is_export",
+    "open_export",
+    "proof_of",
+    "read_metadata",
+    "write_export",
+]
 
 Run: TypeAlias = Callable[[NDArray[Any]], dict[str, NDArray[np.float32]]]
 """From what a graph takes, [B, H, W, C], to its outputs by name."""
@@ -106,11 +116,16 @@ def open_export(path: Path) -> Export:
 
     Raises CheckpointError where the file is damaged or no export of vitkit's, and where its proof is missing.
     """
+    metadata, proof = read_metadata(path), read_proof(proof_of(path))
+    return Export(path, format_of(path), metadata, proof, said_by_proof(proof_of(path)))
+
+
+def read_metadata(path: Path) -> Metadata:
+    """What an export says of itself, whether or not its proof is beside it. Raises as `open_export`."""
     kind = format_of(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
     text = FORMATS[kind].read_text(path)
     if text is None:
         raise CheckpointError(f"{path}: carries no metadata of vitkit, so nothing says what its answers mean")
-    proof = read_proof(proof_of(path))
-    return Export(path, kind, from_text(text, origin=str(path)), proof, said_by_proof(proof_of(path)))
+    return from_text(text, origin=str(path))
