@@ -32,6 +32,16 @@ def test_loading_is_found_without_a_warning() -> None:
     assert "torch" in imported_after("import vitkit\nvitkit.load")
 
 
+def test_empty_classifiers_are_built_without_torchs_compiler() -> None:
+    code = """
+from vitkit.checkpoint.presets import PRESETS
+from vitkit.model.build import build_empty
+for preset in {preset.model.arch: preset for preset in PRESETS.values() if preset.model.arch != "mae"}.values():
+    assert all(parameter.is_meta for parameter in build_empty(preset.model).parameters())
+"""
+    assert imported_after(code, check=("torch._dynamo",)) == []
+
+
 def test_every_public_name_resolves_to_what_it_says() -> None:
     assert len(set(vitkit.__all__)) == len(vitkit.__all__)
     for name in vitkit.__all__:

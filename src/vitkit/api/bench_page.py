@@ -65,7 +65,8 @@ def tell_model(bench: Bench) -> str:
 def tell_machine(bench: Bench) -> str:
     """Where it was run, and with what."""
     versions = ", ".join(f"{name} {version}" for name, version in bench.machine.versions.items())
-    return f"{bench.machine.processor}, {bench.machine.threads} threads; {versions}"
+    threads = bench.machine.threads
+    return f"{bench.machine.processor}, {threads} {'thread' if threads == 1 else 'threads'}; {versions}"
 
 
 def tell_around(bench: Bench) -> list[str]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vitkit.model.base import ImageModel
 from vitkit.model.clip import Clip
@@ -34,8 +37,21 @@ def build(model: ModelSpec) -> ImageModel:
 
 def build_empty(model: ModelSpec) -> ImageModel:
     """The module on torch's "meta" device: shapes without memory, for load_state_dict(assign=True)."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         return build(model)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves initial values out, of which "meta" holds none: asking for random ones imports torch's compiler."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """The tensor as it is, or what the function gives."""
+        given = kwargs or {}
+        if function in (Tensor.normal_, Tensor.uniform_) or getattr(function, "__module__", None) == nn.init.__name__:
+            return args[0] if args else given["tensor"]
+        return function(*args, **given)
 
 
 def model_spec(spec: AnySpec) -> ModelSpec:

@@ -36,7 +36,7 @@ class Lane:
 def speeds_picture(lanes: Sequence[Lane], title: str, subtitle: str) -> bytes:
     """A PNG of a row for each lane, one or more of them."""
     figure = import_figure()(figsize=(WIDTH, 1.75 + ROW * len(lanes)), layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=INK, parse_math=False)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10, color=INK, parse_math=False)
     left, right = figure.subplots(1, 2, sharey=True)
     groups = list(dict.fromkeys(lane.group for lane in lanes))
     colours = [COLOURS[groups.index(lane.group) % len(COLOURS)] for lane in lanes]
