@@ -17,6 +17,7 @@ from vitkit.cli import main
 from vitkit.config import to_dict
 from vitkit.engine import measure
 from vitkit.engine.engines import ENGINES
+from vitkit.evaluation import contestants
 from vitkit.evaluation.contestants import made_pictures
 from vitkit.image.decode import decode
 
@@ -142,6 +143,17 @@ def test_a_model_without_classes_of_deep_pictures_is_measured_too(tmp_path: Path
         ("timm", True),
     ]
     assert "8 bits" in str(found.rows[1].note)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_stages_are_those_that_the_model_uses(folder: Path, monkeypatch: pytest.MonkeyPatch, exact: bool) -> None:
+    seen = set()
+    for name in ("fit", "quick_fit"):
+        way = getattr(contestants, name)
+        monkeypatch.setattr(contestants, name, lambda *given, name=name, way=way: seen.add(name) or way(*given))
+    vitkit.bench(folder, engines=["torch"], dtypes=["float32"], seconds=0.1, device="cpu", exact=exact)
+    assert seen == {"fit" if exact else "quick_fit"}
 
 
 def test_a_process_of_its_own_tells_its_memory_and_start(folder: Path) -> None:

@@ -113,6 +113,7 @@ def bench(
     image_size: int | tuple[int, int] | None = None,
     parity: str | None = None,
     device: str | None = "auto",
+    exact: bool = False,
     on_start: Callable[[Sequence[str], float], None] | None = None,
 ) -> Bench:
     """Measures latency, throughput and memory of a model by engine and precision, all of them in turns.
@@ -129,7 +130,7 @@ def bench(
     runners = tuple(ENGINES) if engines is None else engines
     kinds = dtypes or (("float32", "bfloat16") if has_native_bfloat16(target) else ("float32",))
     _check(runners, kinds, seconds, output)
-    loading = {"preset": preset, "revision": revision, "image_size": image_size, "parity": parity}
+    loading = {"preset": preset, "revision": revision, "image_size": image_size, "parity": parity, "exact": exact}
     entries = [
         Entry(runner=engine, dtype=dtype, source=os.fspath(source), device=str(target), loading=loading)
         for engine, dtype in itertools.product(runners, kinds)
@@ -237,7 +238,7 @@ def _peers(vit: Predictor, kinds: Sequence[str], device: str, place: Path, fault
         entries = [Entry(runner=library, dtype=kind, source=str(folder), device=device, loading={}) for kind in kinds]
         try:
             note = _write_for(layout, vit, folder)
-        except CheckpointError as error:
+        except VitkitError as error:
             faults |= {entry.name: error for entry in entries}
         made += [dataclasses.replace(entry, note=note) for entry in entries]
     return made

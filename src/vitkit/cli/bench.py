@@ -32,6 +32,7 @@ def bench(
     image_size: options.ImageSize = None,
     parity: options.Parity = None,
     device: options.Device = None,
+    exact: options.Exact = False,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="Draw the figures to this .png file, or write a .html page.")
     ] = None,
@@ -58,6 +59,7 @@ def bench(
         revision=revision,
         image_size=image_size,
         parity=parity,
+        exact=exact,
         on_start=_tell_start,
     )
     typer.echo(json.dumps(to_dict(found)) if as_json else as_text(found))

@@ -19,6 +19,7 @@ from vitkit.evaluation.bench import Contestant, Work, core_seconds
 from vitkit.evaluation.sides import OfTimm, import_library, load_timm, refusing
 from vitkit.image.decode import Decoded, Picture, decode
 from vitkit.image.preprocess import Fitted, Preprocess, fit
+from vitkit.image.quick_fit import quick_fit, side_to_keep
 
 __all__ = ["PEERS", "Shown", "core_seconds_of_stages", "made_pictures", "of_predictor", "of_timm", "of_transformers"]
 
@@ -161,11 +162,12 @@ def _open(picture: Picture) -> Image.Image:
 
 def _decoded(vit: Predictor, picture: Picture) -> Decoded:
     wanted = _preprocess(vit)
-    return decode(picture, channels=wanted.channels, value_range=wanted.value_range)
+    smaller = None if vit.exact else side_to_keep(wanted)
+    return decode(picture, channels=wanted.channels, value_range=wanted.value_range, shrink_to=smaller)
 
 
 def _fitted(vit: Predictor, pixels: Decoded) -> Fitted:
-    return fit(_preprocess(vit), pixels)
+    return (fit if vit.exact else quick_fit)(_preprocess(vit), pixels)
 
 
 def _preprocess(vit: Predictor) -> Preprocess:
