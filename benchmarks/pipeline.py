@@ -44,6 +44,8 @@ from vitkit.engine.predict import Predictor
 from vitkit.model.build import build, model_spec
 
 TOP, NEARLY_EVEN = 5, 0.05
+CALLS = 300
+"""Of one picture, a round."""
 FAST = {"engine": "openvino", "dtype": "bfloat16", "device": "cpu"}
 EXACT = {"engine": "openvino", "dtype": "float32", "device": "cpu", "exact": True}
 Classify = Callable[[Sequence[Any]], list[str]]
@@ -52,6 +54,8 @@ Classify = Callable[[Sequence[Any]], list[str]]
 
 def ours(vit: Predictor, batch_size: int = 8) -> Classify:
     def classify(pictures: Sequence[Any]) -> list[str]:
+        if len(pictures) == 1:  # not as a list: that would be a stream, for which threads are started
+            return [vit.classify(pictures[0], top=TOP)[0].class_name]
         return [found[0].class_name for found in vit.classify(pictures, top=TOP, batch_size=batch_size)]
 
     return classify
@@ -104,7 +108,7 @@ def opened(picture: Any) -> Image.Image:
 
 
 def seconds(classify: Classify, pictures: Sequence[Any]) -> float:
-    classify(pictures[:8])
+    classify(pictures[:2])
     start = time.perf_counter()
     classify(pictures)
     return time.perf_counter() - start
@@ -122,6 +126,7 @@ def tuned(name: str, make: Callable[..., Classify], choices: dict[str, list[Any]
 
 DTYPES = {"dtype": [torch.bfloat16, torch.float32]}
 BATCHES = {"batch_size": [8, 1, 32], "workers": [0, 1, 2]}
+ALONE = {"batch_size": [1], "workers": [0]}
 
 
 def layouts(vit: Predictor, parent: Path) -> tuple[Path, Path]:
@@ -132,12 +137,14 @@ def layouts(vit: Predictor, parent: Path) -> tuple[Path, Path]:
     return parent / "hf", parent / "timm"
 
 
-def best_pipeline(vit: Predictor, parent: Path, few: Sequence[Any]) -> Classify:
+def best_pipeline(
+    vit: Predictor, parent: Path, few: Sequence[Any], batches: dict[str, list[int]] = BATCHES
+) -> Classify:
     """transformers' pipeline, whose processor on torchvision is left out where it doesn't load."""
     folder, _ = layouts(vit, parent)
     processors = [each for each in ("torchvision", "pil") if loads(folder, each)]
     make = functools.partial(of_transformers, folder)
-    return tuned("transformers", make, {"backend": processors, **DTYPES, **BATCHES}, few)
+    return tuned("transformers", make, {"backend": processors, **DTYPES, **batches}, few)
 
 
 def loads(folder: Path, backend: str) -> bool:
@@ -195,7 +202,7 @@ def throughput(model: str, photos: list[Path], rounds: int, parent: Path) -> Non
     save(base, parent / "base", preprocess=preset.preprocess)
     large = vitkit.load(parent / "base", device="cpu")
     (parent / "b16").mkdir()
-    pipe = best_pipeline(large, parent / "b16", few[:16])
+    pipe = best_pipeline(large, parent / "b16", few[:8])
     fast = vitkit.load(parent / "base", **FAST)
     contest({"transformers' pipeline, B/16": pipe, f"{fast.engine_name}, B/16": ours(fast)}, few, max(rounds // 2, 1))
 
@@ -222,22 +229,18 @@ def answers(model: str, photos: list[Path], rounds: int, parent: Path) -> None:
 
 
 def latency(model: str, photos: list[Path], rounds: int, parent: Path) -> None:
-    """`rounds` doesn't count here: 2,000 calls are the least that tell 1 in 100."""
     plain = vitkit.load(model, device="cpu")
     contents = [photo.read_bytes() for photo in photos]
     sides = {
-        "transformers' pipeline": best_pipeline(plain, parent, photos[::8]),
+        "transformers' pipeline": best_pipeline(plain, parent, photos[::8], ALONE),
         "vitkit": ours(vitkit.load(model, **FAST)),
     }
     taken: dict[str, list[float]] = {name: [] for name in sides}
-    calls = {name: functools.partial(each, [content]) for name, each in sides.items() for content in contents[:1]}
-    peers.interleave(calls, rounds=10)
-    for _ in range(-(-2000 // len(contents))):
-        for content in contents:
-            for name, times in peers.interleave(
-                {name: functools.partial(each, [content]) for name, each in sides.items()}, rounds=1, warmup=0
-            ).items():
-                taken[name] += times
+    warmup = 20
+    for number, content in enumerate(itertools.islice(itertools.cycle(contents), warmup + CALLS * rounds)):
+        turns = {name: functools.partial(each, [content]) for name, each in sides.items()}
+        for name, once in peers.interleave(turns, rounds=1, warmup=0).items():
+            taken[name] += once if number >= warmup else []
     middles = {}
     for name, times in taken.items():
         middle, late = (1000 * float(np.percentile(times, share)) for share in (50, 99))
@@ -267,7 +270,7 @@ def large(model: str, photos: list[Path], rounds: int, parent: Path) -> None:
     for kind in ("baseline", "progressive"):
         pictures = enlarged(photos[::5], parent / kind, progressive=kind == "progressive")
         print(f"{len(pictures)} photos of 12 megapixels, {kind}")
-        pipe = best_pipeline(exact, parent, pictures[:8])
+        pipe = best_pipeline(exact, parent, pictures[:4])
         contest({"transformers' pipeline": pipe, fast.engine_name: ours(fast)}, pictures, max(rounds // 2, 1))
         differences(fast, exact, pictures)
 

@@ -1,4 +1,4 @@
-"""Pictures decoded and fitted in about half the time, within 1 of 255 of `fit` unless a JPEG is decoded smaller.
+"""Pictures decoded and fitted sooner: within 1 of 255 of `fit`, but where a large JPEG is decoded smaller.
 
 The savings: a JPEG much larger than needed is decoded at a half, a quarter or an eighth, as its format allows, and only
 what the centre crop keeps is resized. Which pixels a resize needs, and that 8-bit pictures are rounded between its two
