@@ -18,6 +18,7 @@ from vitkit import ConfigError, EngineError
 from vitkit.engine.engines import ENGINES, settle
 from vitkit.engine.protocol import Engine, Outputs
 from vitkit.exports.graph import CropGraph
+from vitkit.exports.libraries import import_openvino
 from vitkit.model.base import ImageModel
 from vitkit.model.resnet import ResNet
 from vitkit.model.swin import SwinTransformer
@@ -140,9 +141,7 @@ def test_an_engine_of_the_cpu_is_refused_on_a_gpu_and_found_where_any_device_wil
 
 
 def test_a_processor_without_bfloat16_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    import openvino
-
-    monkeypatch.setattr(openvino.Core, "get_property", lambda *given: ["FP32"])
+    monkeypatch.setattr(import_openvino().Core, "get_property", lambda *given: ["FP32"])
     with pytest.raises(ConfigError, match="computes in bfloat16 only where the processor does; use --dtype float32"):
         settle("openvino", "cpu", "bfloat16")
 
