@@ -171,7 +171,7 @@ def contest(contestants: dict[str, Classify], pictures: Sequence[Any], rounds: i
     return rates
 
 
-def room(vit: Predictor, pictures: Sequence[Path], rounds: int, batch_size: int = 8) -> float:
+def room(vit: Predictor, pictures: Sequence[Path], rounds: int, batch_size: int = 4) -> float:
     """Pictures a second if nothing but the picture path and the engine took time, each alone on all cores."""
     cores = torch.get_num_threads()
     prepare = functools.partial(vit._prepared, allow_urls=False, exact=vit.exact)

@@ -272,6 +272,23 @@ def test_one_batch_is_run_by_all_cores_and_one_picture_in_the_callers_thread(
     ]
 
 
+@pytest.mark.parametrize(("batch_size", "part"), [(2, 2), (8, 4), (16, 6)])
+def test_cores_share_a_batch_in_parts_of_four_or_more(
+    vit: Predictor, monkeypatch: pytest.MonkeyPatch, batch_size: int, part: int
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    sizes: list[int] = []
+
+    class Counting(Quick):
+        def run(self, pixels: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+            sizes.append(len(pixels))
+            return {"embedding": pixels[:, 0, 0, :].astype(np.float32)}
+
+    stream = [np.full((32, 32, 3), number, np.uint8) for number in range(48)]
+    found = Predictor(vit.module, Counting(vit, True), vit.card, vit.report).embed(stream, batch_size=batch_size)
+    assert sizes == [part] * (48 // part) and found[:, 0].tolist() == list(range(48))
+
+
 def test_an_engines_error_reaches_the_caller_after_the_answers_before_it(
     vit: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
