@@ -110,6 +110,17 @@ def test_large_jpegs_are_decoded_smaller_and_never_below_twice_what_is_made(prog
     assert side_to_keep(Preprocess(**IMAGENET | {"resize": "none", "resize_size": None})) is None
 
 
+@pytest.mark.parametrize("picking", [{"interpolation": "nearest"}, {"interpolation": "bilinear", "antialias": False}])
+def test_large_jpegs_are_decoded_whole_where_resizing_picks_single_pixels(picking: dict[str, Any]) -> None:
+    """Noise: what is picked differs from its neighbours, so that decoding smaller would be seen."""
+    noise = np.random.default_rng(0).integers(0, 256, (1100, 1100, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG", quality=95)
+    preprocess = Preprocess(**IMAGENET | picking)
+    pixels = decode(buffer.getvalue(), shrink_to=side_to_keep(preprocess))
+    np.testing.assert_array_equal(quick_fit(preprocess, pixels), fit(preprocess, decode(buffer.getvalue())))
+
+
 @pytest.mark.shared
 def test_real_photos_get_the_same_answers(shared: Path, tmp_path: Path) -> None:
     """200 photos of the size they come in, and 10 of them at 12 megapixels, which are decoded at a quarter."""

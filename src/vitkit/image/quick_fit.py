@@ -25,8 +25,13 @@ SUPPORT = {"bilinear": 1, "bicubic": 2, "lanczos": 3}
 
 
 def side_to_keep(preprocess: Preprocess) -> int | None:
-    """How many pixels a side of a JPEG that is decoded smaller (`decode`'s `shrink_to`) keeps at least."""
-    return None if preprocess.resize_size is None else SPARE * max(preprocess.resize_size)
+    """How many pixels a side of a JPEG that is decoded smaller (`decode`'s `shrink_to`) keeps at least.
+
+    None where it can't be: nothing is resized, or single pixels are picked, which decoding smaller would blend.
+    """
+    if preprocess.resize_size is None or preprocess.interpolation == "nearest" or not preprocess.antialias:
+        return None
+    return SPARE * max(preprocess.resize_size)
 
 
 def quick_fit(preprocess: Preprocess, pixels: Decoded) -> Fitted:
