@@ -99,10 +99,23 @@ def affordable_epochs(
     device: torch.device,
     dtype: torch.dtype,
 ) -> float:
-    """Epochs that the minutes of `spec` allow at the pace of a few steps, each process with its part of a batch."""
+    """Epochs that the minutes of `spec` allow at the pace of a few steps.
+
+    Of several processes each computes its part of a batch, in `spec.accumulate` slices: a slice is what is measured.
+    Raises ConfigError where it doesn't fit into the memory.
+    """
     assert spec.minutes is not None
-    part = dataclasses.replace(spec, batch_size=math.ceil(spec.batch_size / processes), accumulate=1, compile=False)
-    black = black_pictures(part.batch_size, splits, preprocess, part, objective, device)
+    count = math.ceil(spec.batch_size / (spec.accumulate * processes))
+    part = dataclasses.replace(spec, batch_size=count, accumulate=1, compile=False)
+    black = black_pictures(count, splits, preprocess, part, objective, device)
     budget = 60 * spec.minutes
-    seconds = pace(module, objective, black, part, limit_s=PACE_SHARE * budget, device=device, dtype=dtype)
-    return budget / seconds * spec.batch_size / (len(splits.train) * spec.repeats)
+    try:
+        seconds = pace(module, objective, black, part, limit_s=PACE_SHARE * budget, device=device, dtype=dtype)
+    except torch.OutOfMemoryError:
+        raise ConfigError(
+            f"batch_size {spec.batch_size}: a step of {count} pictures at a time takes more memory than is free on "
+            f"{device}; choose a smaller batch_size, a larger accumulate (now {spec.accumulate}) or "
+            "gradient_checkpointing"
+        ) from None
+    steps = budget / (seconds * spec.accumulate)
+    return steps * spec.batch_size / (len(splits.train) * spec.repeats)
