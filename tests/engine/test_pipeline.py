@@ -54,7 +54,7 @@ def test_items_are_drawn_in_the_callers_thread_and_few_are_held(threads: int, ah
     assert drawers == {threading.current_thread()} and most == threads + ahead
 
 
-def test_a_ready_result_isnt_kept_back_by_a_slow_stream() -> None:
+def test_a_ready_result_comes_before_another_item_is_drawn() -> None:
     ready = threading.Event()
     given: list[int] = []
 
@@ -72,6 +72,19 @@ def test_a_ready_result_isnt_kept_back_by_a_slow_stream() -> None:
     for item in in_order(work, stream(), threads=2, ahead=10):
         given.append(item)
     assert given == [0, 1]
+
+
+def test_without_threads_each_result_comes_before_the_next_item_is_drawn() -> None:
+    given: list[int] = []
+
+    def stream() -> Iterator[int]:
+        for item in range(3):
+            assert given == list(range(item))
+            yield item
+
+    for item in in_order(lambda item: item, stream(), threads=0, ahead=10):
+        given.append(item)
+    assert given == [0, 1, 2]
 
 
 def test_an_error_comes_in_its_place_and_ends_the_threads() -> None:
@@ -97,6 +110,27 @@ def test_an_error_of_the_stream_reaches_the_caller() -> None:
     with pytest.raises(OSError, match="no more"):
         next(results)
     assert not ours()
+
+
+def test_an_interrupt_of_the_stream_is_raised_at_once_and_nothing_more_is_begun() -> None:
+    release = threading.Event()
+    timer = threading.Timer(0.3, release.set)
+    begun: list[int] = []
+
+    def stream() -> Iterator[int]:
+        yield from range(5)
+        timer.start()
+        raise KeyboardInterrupt
+
+    def work(item: int) -> int:
+        begun.append(item)
+        assert release.wait(20)
+        raise ValueError("an error that would take its place")
+
+    with pytest.raises(KeyboardInterrupt):
+        list(in_order(work, stream(), threads=1, ahead=10))
+    timer.join()
+    assert begun == [0] and not ours()
 
 
 def test_closing_ends_the_threads_and_what_hasnt_begun_never_does() -> None:
@@ -132,3 +166,14 @@ def test_ctrl_c_interrupts_the_wait() -> None:
 def test_batches_are_full_but_the_last() -> None:
     assert list(batched(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(batched([], 3)) == []
+
+
+def test_what_a_stream_gave_before_its_error_is_in_the_last_batch() -> None:
+    def stream() -> Iterator[int]:
+        yield from range(5)
+        raise OSError("no more")
+
+    batches = batched(stream(), 3)
+    assert [next(batches), next(batches)] == [[0, 1, 2], [3, 4]]
+    with pytest.raises(OSError, match="no more"):
+        next(batches)

@@ -223,12 +223,31 @@ class Quick:
         return {"embedding": pixels[:, 0, 0, :].astype(np.float32)}
 
 
+class Counting(Quick):
+    """One that takes batches of any size, and remembers them."""
+
+    def __init__(self, vit: Predictor, sharing: bool) -> None:
+        super().__init__(vit, sharing)
+        self.sizes: list[int] = []
+
+    def run(self, pixels: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
+        self.sizes.append(len(pixels))
+        return {"embedding": pixels[:, 0, 0, :].astype(np.float32)}
+
+
+@pytest.fixture
+def threads() -> Iterator[int]:
+    """Torch's threads, which the test may set."""
+    found = torch.get_num_threads()
+    yield found
+    torch.set_num_threads(found)
+
+
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("sharing", [True, False])
-def test_thousands_stream_through_and_few_are_held(
-    vit: Predictor, monkeypatch: pytest.MonkeyPatch, sharing: bool
-) -> None:
+def test_thousands_stream_through_and_few_are_held(vit: Predictor, sharing: bool) -> None:
     """Of 3,000 pictures cores + 3 batches at most are drawn but not yet answered; few are held as they came."""
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    torch.set_num_threads(3)
     drawn: list[weakref.ref[Tracked]] = []
     answered = most_waiting = most_held = 0
 
@@ -253,10 +272,11 @@ def test_thousands_stream_through_and_few_are_held(
     assert 1 <= most_held <= 3 + 4 + 1
 
 
+@pytest.mark.usefixtures("threads")
 def test_one_batch_is_run_by_all_cores_and_one_picture_in_the_callers_thread(
     vit: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    torch.set_num_threads(3)
     threads: list[threading.Thread] = []
     whole, decode = vit.engine.run, vit._decode
     monkeypatch.setattr(vit.engine, "run", lambda crops: threads.append(threading.current_thread()) or whole(crops))
@@ -272,27 +292,19 @@ def test_one_batch_is_run_by_all_cores_and_one_picture_in_the_callers_thread(
     ]
 
 
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(("batch_size", "part"), [(2, 2), (8, 4), (16, 6)])
-def test_cores_share_a_batch_in_parts_of_four_or_more(
-    vit: Predictor, monkeypatch: pytest.MonkeyPatch, batch_size: int, part: int
-) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    sizes: list[int] = []
-
-    class Counting(Quick):
-        def run(self, pixels: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-            sizes.append(len(pixels))
-            return {"embedding": pixels[:, 0, 0, :].astype(np.float32)}
-
+def test_cores_share_a_batch_in_parts_of_four_or_more(vit: Predictor, batch_size: int, part: int) -> None:
+    torch.set_num_threads(3)
     stream = [np.full((32, 32, 3), number, np.uint8) for number in range(48)]
-    found = Predictor(vit.module, Counting(vit, True), vit.card, vit.report).embed(stream, batch_size=batch_size)
-    assert sizes == [part] * (48 // part) and found[:, 0].tolist() == list(range(48))
+    engine = Counting(vit, True)
+    found = Predictor(vit.module, engine, vit.card, vit.report).embed(stream, batch_size=batch_size)
+    assert engine.sizes == [part] * (48 // part) and found[:, 0].tolist() == list(range(48))
 
 
-def test_an_engines_error_reaches_the_caller_after_the_answers_before_it(
-    vit: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+@pytest.mark.usefixtures("threads")
+def test_an_engines_error_reaches_the_caller_after_the_answers_before_it(vit: Predictor) -> None:
+    torch.set_num_threads(2)
 
     class Breaking(Quick):
         def run(self, pixels: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
@@ -307,6 +319,48 @@ def test_an_engines_error_reaches_the_caller_after_the_answers_before_it(
         next(answers)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("vitkit")]
     assert len(list(stream)) > 4 * 4  # nor was the rest of the stream drawn
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("drawn", [3, 6])
+def test_a_streams_error_comes_after_the_answers_and_an_interrupt_at_once(vit: Predictor, drawn: int) -> None:
+    torch.set_num_threads(2)
+    predictor = Predictor(vit.module, Counting(vit, True), vit.card, vit.report)
+
+    def stream(error: BaseException) -> Iterator[Any]:
+        yield from np.zeros((drawn, 32, 32, 3), np.uint8)
+        raise error
+
+    answers = predictor.answers(stream(OSError("no more")), batch_size=4)
+    assert [next(answers).error for _ in range(drawn)] == [None] * drawn
+    with pytest.raises(OSError, match="no more"):
+        next(answers)
+    with pytest.raises(KeyboardInterrupt):
+        next(predictor.answers(stream(KeyboardInterrupt()), batch_size=4))
+
+
+def test_by_ones_a_picture_may_depend_on_the_answer_before_it(vit: Predictor) -> None:
+    """A camera that is turned by what was seen."""
+    answered: list[Answer] = []
+
+    def camera() -> Iterator[Image.Image]:
+        for number in range(20):
+            assert len(answered) == number
+            yield picture(seed=number)
+
+    for answer in vit.answers(camera(), batch_size=1):
+        answered.append(answer)
+    assert len(answered) == 20
+
+
+def test_threads_that_begin_after_an_answer_have_all_cores(vit: Predictor, threads: int) -> None:
+    torch.set_num_threads(threads + 2)
+    vit.classify([picture(seed=seed) for seed in range(20)])
+    seen: list[int] = []
+    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert seen == [torch.get_num_threads()] == [threads + 2]
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])

@@ -6,9 +6,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["batched", "in_order"]
+__all__ = ["batched", "begun", "in_order"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -19,10 +19,11 @@ def in_order(
 ) -> Generator[Result, None, None]:
     """What `work` gives for each item, in order, by `threads` at a time; at most `threads + ahead` items are held.
 
-    Items are drawn in the caller's thread, so any iterator will do, and only when a result is asked for. One that is
-    ready isn't kept back while a slow stream is waited for. What `work` and the stream raise is raised in its place,
-    after the results before it; then, and when the iterator is closed, nothing more is begun, and what was begun is
-    waited for. With 0 threads the caller's works.
+    Items are drawn in the caller's thread, so any iterator will do, and only when a result is asked for: one that
+    becomes ready while the stream is waited for comes with the next item. An error of `work` or the stream is raised in
+    its place, after the results before it, an interrupt at once; then, and when the iterator is closed, nothing more is
+    begun, and what was begun is waited for. With 0 threads the caller's works, and each result comes before the next
+    item is drawn.
     """
     if not threads:
         yield from map(work, items)
@@ -34,7 +35,7 @@ def in_order(
             while True:
                 try:
                     held.append(pool.submit(work, next(stream)))
-                except BaseException as end:
+                except Exception as end:
                     while held:
                         yield held.popleft().result()
                     if isinstance(end, StopIteration):
@@ -47,7 +48,25 @@ def in_order(
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` items, the last one maybe shorter."""
-    stream = iter(items)
-    while batch := list(islice(stream, size)):
+    """Lists of `size` items, the last one maybe shorter; an error of the stream comes after the items before it."""
+    batch, rest = begun(items, size)
+    while batch:
         yield batch
+        batch, rest = begun(rest, size)
+    next(rest, None)  # raises the error that ended the stream, if one did
+
+
+def begun(items: Iterable[Item], count: int) -> tuple[list[Item], Iterator[Item]]:
+    """The first items, `count` or as many as there are, and the rest: drawing from it raises the stream's error."""
+    stream, first = iter(items), []
+    try:
+        for item in islice(stream, count):
+            first.append(item)
+    except Exception as error:
+        return first, _raising(error)
+    return first, stream
+
+
+def _raising(error: Exception) -> Generator[Any, None, None]:
+    yield from ()
+    raise error

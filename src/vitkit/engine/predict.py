@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from vitkit.checkpoint.card import Card
 from vitkit.checkpoint.read import Report
 from vitkit.engine import zero_shot
-from vitkit.engine.pipeline import batched, in_order
+from vitkit.engine.pipeline import batched, begun, in_order
 from vitkit.engine.protocol import Engine
 from vitkit.errors import ConfigError, EngineError, ImageError
 from vitkit.explain.explanation import Explanation, explain_picture
@@ -233,23 +233,30 @@ class Predictor:
 
         Pictures are drawn in the caller's thread, and decoded by as many others as there are cores. Each core runs its
         part of a batch, 4 at least, beside the others if the engine can; else batches follow one another. A single
-        batch is run by all cores together. Held are at most cores + 3 batches and cores pictures. `exact` prepares
-        pictures as Predictor(exact=True) does.
+        batch is run by all cores together. Held are at most cores + 3 batches and cores pictures, and answers wait
+        while the stream does. With a batch_size of 1 nothing is drawn ahead, and each picture is answered in the
+        caller's thread before the next one is asked for: for a camera. `exact` prepares pictures as
+        Predictor(exact=True) does.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; at least 1")
         cores = torch.get_num_threads()
         prepare = functools.partial(self._prepared, allow_urls=allow_urls, exact=exact or self.exact)
-        decoders = 0 if _is_one(pictures) else cores
+        one_by_one = batch_size == 1 or _is_one(pictures)
+        decoders, known = (0, 0) if one_by_one else (cores, batch_size + 1)
         with closing(in_order(prepare, _several(pictures), threads=decoders, ahead=batch_size)) as prepared:
-            first, after = list(islice(prepared, batch_size)), list(islice(prepared, 1))
-            engine = self.engine.shared(cores) if after and cores > 1 else self.engine
+            first, rest = begun(prepared, known)
+            engine = self.engine.shared(cores) if len(first) > batch_size and cores > 1 else self.engine
             runners = 0 if engine is self.engine else cores
             size = max(-(-batch_size // cores), min(batch_size, LEAST_PART)) if runners else batch_size
-            run, waiting = functools.partial(_run, engine), batched(chain(first, after, prepared), size)
-            with closing(in_order(run, waiting, threads=runners)) as batches:
-                for answers in batches:
-                    yield from answers
+            run, waiting = functools.partial(_run, engine), batched(chain(first, rest), size)
+            try:
+                with closing(in_order(run, waiting, threads=runners)) as batches:
+                    for answers in batches:
+                        yield from answers
+            finally:
+                if runners:
+                    torch.set_num_threads(cores)  # threads that begin later would have what the last runner had
 
     def predictions(self, answer: Answer, *, top: int) -> list[Prediction]:
         """The `top` predictions of an answer that has logits, best first; equal ones in the order of the classes."""

@@ -42,7 +42,11 @@ class TorchEngine:
         return TorchEngine(module, self.preprocess, device=self.device, dtype=self._dtype, threads=self.threads)
 
     def shared(self, calls: int) -> TorchEngine:
-        """The same module with a part of the cores for each of `calls`; on another device than the CPU, itself."""
+        """The same module with a part of the cores for each of `calls`; on another device than the CPU, itself.
+
+        Its `run` sets the threads of the thread that calls it, and torch gives as many to each thread that first uses
+        torch afterwards: when the calls have ended, `torch.set_num_threads` has to give those all cores again.
+        """
         if self.device.type != "cpu":
             return self
         threads = max(1, torch.get_num_threads() // calls)
@@ -55,7 +59,7 @@ class TorchEngine:
         Raises EngineError as `answered`.
         """
         if self.threads is not None and torch.get_num_threads() != self.threads:
-            torch.set_num_threads(self.threads)  # of the calling thread alone
+            torch.set_num_threads(self.threads)  # of this thread, and of all that first use torch later
         return answered(self.name, len(crops), lambda: self._run(crops))
 
     @torch.inference_mode()
