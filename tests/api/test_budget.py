@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 import vitkit.api.batch_size
 from vitkit.api.plan import Asked, Plan, settle
+from vitkit.api.runs import new_run
 from vitkit.data.sources.arrays import read_arrays
 from vitkit.errors import ConfigError
 from vitkit.training.processes import Processes
@@ -85,7 +87,21 @@ def test_the_pace_is_measured_and_what_is_said_goes_over_the_defaults() -> None:
     plan = settled(minutes=0.01, optimizer="adamw", label_smoothing=0.2)
     assert "few epochs" in plan.run.chosen
     assert (plan.run.train.optimizer, plan.run.train.label_smoothing) == ("adamw", 0.2)
-    assert settled(minutes=600.0).run.chosen == "from scratch, for photos, fitted to 80 pictures"
+    assert settled(minutes=600.0).run.chosen.startswith("from scratch, for photos, fitted to 80 pictures; about ")
+
+
+def test_what_was_measured_is_told_and_kept_and_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5 steps an epoch, of 1.2 s."""
+    measured = paced(monkeypatch, 1.2)
+    run = settled(minutes=1.2, batch_size=16).run
+    assert run.chosen.endswith("fitted to 80 pictures; about 12 epochs fit into 1.2 minutes")
+    assert settled(minutes=1234.0, batch_size=16).run.chosen.endswith("; about 12,000 epochs fit into 1234 minutes")
+    assert len(measured) == 2
+    resumed = settle(Asked(data=PICTURES, resume=new_run(tmp_path / "run", run)), Processes(), None)
+    assert resumed.run == run
+    assert len(measured) == 2
 
 
 def test_muon_is_for_models_that_have_something_for_it() -> None:

@@ -139,7 +139,9 @@ def settle(asked: Asked, processes: Processes, on_memory_plan: Callable[[MemoryP
                 module, objective, splits, preprocess, spec, processes.count, device=device, dtype=dtype
             )
         )
-        spec, chosen = _fitting(start, kind, splits, layers, spec.tune, affordable=affordable, muon=takes_muon(module))
+        minutes, muon = spec.minutes, takes_muon(module)
+        spec, chosen = _fitting(start, kind, splits, layers, spec.tune, affordable=affordable, muon=muon)
+        chosen += f"; about {float(f'{affordable:.2g}'):,g} epochs fit into {minutes:g} minutes"
         module, preprocess, objective = _begin(start, kind, splits, asked.value_range, spec)
     teacher = None
     if isinstance(objective, Distillation) and spec.distill.teacher is not None:
