@@ -7,11 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from small import PREPROCESS, picture_file
 from vitkit import Preprocess, VisionTransformer
+from vitkit.api.loaders import make_loaders
 from vitkit.data.loader import Loader
+from vitkit.data.samples import Samples, Splits
 from vitkit.data.store import MemoryStore
+from vitkit.image.decode import decode
+from vitkit.image.preprocess import fit as fitted
 from vitkit.training.loop import fit
 from vitkit.training.objective import Classification
+from vitkit.training.processes import Processes
 from vitkit.training.spec import TrainSpec
 from vitkit.training.witness import Witness
 
@@ -47,6 +53,8 @@ def test_the_last_answers_and_the_mean_margins_of_all_epochs_are_kept(tmp_path: 
     )
     judged_after = [logits.astype(np.float64) for logits in seen[7::8]]  # 4 steps an epoch, every second epoch
     answers = witness.answers()
+    held = [each for each in vars(witness).values() if isinstance(each, np.ndarray | list)]
+    assert sorted(np.shape(each) for each in held) == [(20,), (20, 3)]  # however many the epochs
     np.testing.assert_allclose(answers.logits, judged_after[-1], atol=1e-5)
     margins = [
         [
@@ -57,3 +65,17 @@ def test_the_last_answers_and_the_mean_margins_of_all_epochs_are_kept(tmp_path: 
     ]
     assert len(margins) == 3
     np.testing.assert_allclose(answers.margins, np.mean(margins, axis=0), atol=1e-5)
+
+
+def test_pictures_learnt_from_are_judged_as_an_evaluation_sees_them(tmp_path: Path) -> None:
+    paths = [picture_file(tmp_path / f"{seed}.jpg", 300, 260, seed=seed) for seed in range(4)]
+    samples = Samples([str(path) for path in paths], np.arange(4) % 2, ("a", "b"), "four")
+    spec, device = TrainSpec(batch_size=2), torch.device("cpu")
+    learnt, judged, _ = make_loaders(
+        Splits(samples, samples), PREPROCESS, spec, Classification(), 0, device, Processes(), on_read=None
+    )
+    with learnt, judged:
+        seen = torch.cat([batch.views[0] for batch in judged.batches(0, judged.steps_per_epoch)])
+    crops = np.stack([fitted(PREPROCESS, decode(str(path), channels=3)) for path in paths])
+    expected = (crops / 255 - np.array(PREPROCESS.mean)) / np.array(PREPROCESS.std)
+    np.testing.assert_allclose(seen.permute(0, 2, 3, 1), expected, atol=1e-5)

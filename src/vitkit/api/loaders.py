@@ -109,12 +109,12 @@ def _stores(
     """Those of each part; what is too large for this process's share of the memory is only checked, by the first."""
     limit = memory_limit() // processes_here() if processes_here() > 1 else None
     stores, faults = [], []
-    for part in (splits.train, *splits.held_out()):
+    for number, part in enumerate((splits.train, *splits.held_out())):
         try:
             store = make_store(
                 part,
                 preprocess,
-                training=part is splits.train,
+                training=number == 0,  # labels are judged by what is learnt from: the same Samples
                 memory_limit_bytes=limit,
                 check=processes.first,
                 on_progress=on_read,
