@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,14 @@ def test_only_the_same_model_and_options_go_on(tmp_path: Path, paths: list[str])
     assert refused(vitkit.load(model, device="cpu", dtype="bfloat16")).startswith(
         "engine is 'torch float32 on cpu' there"
     )
+    assert refused(vitkit.load(model, device="cpu", exact=True)) == (
+        "engine is 'torch float32 on cpu' there, 'torch float32 on cpu, exact' here"
+    )
+    other_engine = refused(vitkit.load(model, device="cpu", engine="onnx"))
+    assert re.fullmatch("engine is 'torch float32 on cpu' there, 'onnx.* on cpu' here", other_engine)
+    labelled = replace(vit.card, class_names=tuple(reversed(NAMES)))
+    other_labels = refused(Predictor(vit.module, vit.engine, labelled, vit.report))
+    assert re.fullmatch(r"classes is '\w{64}' there, '\w{64}' here", other_labels)
     vit.module.head.bias.data[0] += 1e-3
     assert re.fullmatch(r"weights is '\w{64}' there, '\w{64}' here", refused(vit))
     vit.module.head.bias.data.copy_(small_model().head.bias.data)

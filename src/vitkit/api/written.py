@@ -28,7 +28,10 @@ class Written:
 
 
 def run_of(predictor: Predictor) -> dict[str, Any]:
-    """All that an answer depends on but its picture: only a run with the same goes on with another's results."""
+    """What an answer depends on beside its picture: only a run with the same goes on with another's results.
+
+    Batch size, threads and libraries' versions, on which the last bits of its numbers depend, aren't in it.
+    """
     card = predictor.card
     return {
         "vitkit": __version__,
