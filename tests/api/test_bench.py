@@ -19,6 +19,7 @@ from vitkit.engine import measure
 from vitkit.engine.engines import ENGINES
 from vitkit.evaluation import contestants
 from vitkit.evaluation.contestants import made_pictures
+from vitkit.image import quick_fit
 from vitkit.image.decode import decode
 
 
@@ -145,15 +146,28 @@ def test_a_model_without_classes_of_deep_pictures_is_measured_too(tmp_path: Path
     assert "8 bits" in str(found.rows[1].note)
 
 
-@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("exact", [True, False])
 def test_the_stages_are_those_that_the_model_uses(folder: Path, monkeypatch: pytest.MonkeyPatch, exact: bool) -> None:
-    seen = set()
-    for name in ("fit", "quick_fit"):
-        way = getattr(contestants, name)
-        monkeypatch.setattr(contestants, name, lambda *given, name=name, way=way: seen.add(name) or way(*given))
-    vitkit.bench(folder, engines=["torch"], dtypes=["float32"], seconds=0.1, device="cpu", exact=exact)
-    assert seen == {"fit" if exact else "quick_fit"}
+    seen: set[tuple[str, Any]] = set()
+
+    def watch(name: str) -> None:
+        plain = getattr(quick_fit, name)
+
+        def watched(*given: Any, **named: Any) -> Any:
+            seen.add((name, named.get("shrink_to")))
+            return plain(*given, **named)
+
+        monkeypatch.setattr(quick_fit, name, watched)
+
+    for name in ("decode", "fit", "quick_fit"):
+        watch(name)
+    vit, pictures = vitkit.load(folder, device="cpu", exact=exact), made_pictures(2)
+    vit.classify(pictures)
+    used = frozenset(seen)
+    assert (("quick_fit", None) in used, ("decode", None) in used) == (not exact, exact)
+    seen.clear()
+    contestants.core_seconds_of_stages(vit, pictures, 0.1)
+    assert seen == used
 
 
 def test_a_process_of_its_own_tells_its_memory_and_start(folder: Path) -> None:

@@ -17,9 +17,11 @@ from PIL import Image
 import vitkit
 from small import NAMES, PREPROCESS, picture, picture_file, small_folder, small_model
 from vitkit import ConfigError, EngineError, ImageError, Predictor, Preprocess
+from vitkit.engine import predict
 from vitkit.engine.predict import Answer, best_first, probabilities
 from vitkit.engine.torch_engine import TorchEngine
 from vitkit.image.preprocess import apply, fit
+from vitkit.image.quick_fit import decode_for
 
 GREY = Preprocess(
     size=32, resize="squash", crop="none", interpolation="bilinear", mean=(0.4,), std=(0.3,), order="resize_first"
@@ -278,9 +280,14 @@ def test_one_batch_is_run_by_all_cores_and_one_picture_in_the_callers_thread(
 ) -> None:
     torch.set_num_threads(3)
     threads: list[threading.Thread] = []
-    whole, decode = vit.engine.run, vit._decode
+    whole = vit.engine.run
     monkeypatch.setattr(vit.engine, "run", lambda crops: threads.append(threading.current_thread()) or whole(crops))
-    monkeypatch.setattr(vit, "_decode", lambda *given: threads.append(threading.current_thread()) or decode(*given))
+
+    def decode(*given: Any, **named: Any) -> Any:
+        threads.append(threading.current_thread())
+        return decode_for(*given, **named)
+
+    monkeypatch.setattr(predict, "decode_for", decode)
     vit.classify(picture())
     assert threads == [threading.main_thread()] * 2
     vit.embed(picture(seed=seed) for seed in range(8))

@@ -26,10 +26,10 @@ from vitkit.errors import ConfigError, EngineError, ImageError
 from vitkit.explain.explanation import Explanation, explain_picture
 from vitkit.explain.reconstruction import ReconstructedPicture, reconstruct_picture
 from vitkit.exports.metadata import Metadata, fingerprint
-from vitkit.image.decode import Decoded, Picture, decode, describe
+from vitkit.image.decode import Picture, describe
 from vitkit.image.listing import list_pictures
-from vitkit.image.preprocess import Fitted, Preprocess, apply, fit
-from vitkit.image.quick_fit import quick_fit, side_to_keep
+from vitkit.image.preprocess import Fitted, Preprocess, apply
+from vitkit.image.quick_fit import decode_for, fit_for
 from vitkit.model.base import ImageModel
 from vitkit.model.mae import MASK_RATIO
 
@@ -204,7 +204,7 @@ class Predictor:
 
     def preprocess(self, picture: Picture) -> Tensor:
         """A picture as the module takes it: float32 [C, H, W], normalised. For one's own Dataset or loop."""
-        return torch.from_numpy(apply(self._preprocess, self._decode(picture)))
+        return torch.from_numpy(apply(self._preprocess, decode_for(self._preprocess, picture, exact=True)))
 
     def explain(self, picture: Picture, *, target: int | str | None = None, method: str = "auto") -> Explanation:
         """Which patches the answer rests on: `.map`, `.caption`, `.overlay()`, `.save("why.png")`.
@@ -284,24 +284,14 @@ class Predictor:
     def _prepared(self, picture: Picture, allow_urls: bool, exact: bool) -> Prepared:
         wanted = self._preprocess
         try:
-            pixels = self._decode(picture, allow_urls, None if exact else side_to_keep(wanted))
+            pixels = decode_for(wanted, picture, exact=exact, allow_urls=allow_urls)
             try:
-                return name_of(picture), fit(wanted, pixels) if exact else quick_fit(wanted, pixels)
+                return name_of(picture), fit_for(wanted, pixels, exact=exact)
             except ImageError as error:
                 raise ImageError(f"{describe(picture)}: {error}") from None
         except ImageError as error:
             # Without its traceback, whose frames hold the half-decoded picture for as long as the error lives.
             return name_of(picture), ImageError(str(error))
-
-    def _decode(self, picture: Picture, allow_urls: bool = True, shrink_to: int | None = None) -> Decoded:
-        wanted = self._preprocess
-        return decode(
-            picture,
-            channels=wanted.channels,
-            value_range=wanted.value_range,
-            shrink_to=shrink_to,
-            allow_urls=allow_urls,
-        )
 
     def _sure_answers(self, pictures: Picture | Iterable[Picture], batch_size: int) -> Iterator[Answer]:
         for answer in self.answers(pictures, batch_size=batch_size):

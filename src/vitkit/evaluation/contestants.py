@@ -17,9 +17,9 @@ from vitkit.engine.measure import wait_for
 from vitkit.engine.predict import BATCH_SIZE, Answer, Predictor
 from vitkit.evaluation.bench import Contestant, Work, core_seconds
 from vitkit.evaluation.sides import OfTimm, import_library, load_timm, refusing
-from vitkit.image.decode import Decoded, Picture, decode
-from vitkit.image.preprocess import Fitted, Preprocess, fit
-from vitkit.image.quick_fit import quick_fit, side_to_keep
+from vitkit.image.decode import Decoded, Picture
+from vitkit.image.preprocess import Fitted, Preprocess
+from vitkit.image.quick_fit import decode_for, fit_for
 
 __all__ = ["PEERS", "Shown", "core_seconds_of_stages", "made_pictures", "of_predictor", "of_timm", "of_transformers"]
 
@@ -161,13 +161,11 @@ def _open(picture: Picture) -> Image.Image:
 
 
 def _decoded(vit: Predictor, picture: Picture) -> Decoded:
-    wanted = _preprocess(vit)
-    smaller = None if vit.exact else side_to_keep(wanted)
-    return decode(picture, channels=wanted.channels, value_range=wanted.value_range, shrink_to=smaller)
+    return decode_for(_preprocess(vit), picture, exact=vit.exact)
 
 
 def _fitted(vit: Predictor, pixels: Decoded) -> Fitted:
-    return (fit if vit.exact else quick_fit)(_preprocess(vit), pixels)
+    return fit_for(_preprocess(vit), pixels, exact=vit.exact)
 
 
 def _preprocess(vit: Predictor) -> Preprocess:

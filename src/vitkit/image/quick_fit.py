@@ -12,16 +12,32 @@ import math
 import numpy as np
 from PIL import Image
 
-from vitkit.image.decode import Decoded
+from vitkit.image.decode import Decoded, Picture, decode
 from vitkit.image.preprocess import Fitted, Preprocess, crop_start, fit, resized_size
 
-__all__ = ["quick_fit", "side_to_keep"]
+__all__ = ["decode_for", "fit_for", "quick_fit", "side_to_keep"]
 
 SPARE = 2
 """A JPEG decoded smaller keeps at least so many pixels for each that resizing makes: then it is within 1 of 255 in the
 mean (measured), and the model's answers don't change but where they were nearly even."""
 SUPPORT = {"bilinear": 1, "bicubic": 2, "lanczos": 3}
 """Pillow's filters that are continuous, with their reach: a position off by a rounding error then changes little."""
+
+
+def decode_for(preprocess: Preprocess, picture: Picture, *, exact: bool, allow_urls: bool = True) -> Decoded:
+    """As `decode` for a model's preprocessing: [H, W, C], whole if `exact`, else a large JPEG smaller."""
+    return decode(
+        picture,
+        channels=preprocess.channels,
+        value_range=preprocess.value_range,
+        shrink_to=None if exact else side_to_keep(preprocess),
+        allow_urls=allow_urls,
+    )
+
+
+def fit_for(preprocess: Preprocess, pixels: Decoded, *, exact: bool) -> Fitted:
+    """`fit` if `exact`, else `quick_fit`."""
+    return fit(preprocess, pixels) if exact else quick_fit(preprocess, pixels)
 
 
 def side_to_keep(preprocess: Preprocess) -> int | None:
