@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from vitkit.cli.inputs import look_ahead
 from vitkit.engine import choose
 from vitkit.engine.choose import Choice, candidates
 from vitkit.engine.engines import ENGINES, Kind, Setup
+from vitkit.engine.onnx_engine import onnx_bytes
 from vitkit.engine.protocol import Outputs
 from vitkit.engine.torch_engine import TorchEngine
+from vitkit.exports import onnx
+from vitkit.model.base import ImageModel
 
 CPU = torch.device("cpu")
 CARD = Card(preprocess=PREPROCESS)
@@ -51,6 +55,9 @@ def changed(change: Callable[[Outputs], Outputs], *, wait: float = 0.0) -> Kind:
             time.sleep(wait)
             return change(super().run(crops))
 
+        def shared(self, calls: int) -> TorchEngine:
+            return self
+
     return Kind(of_module=Changed, devices=("cpu",), dtypes=("float32", "bfloat16"))
 
 
@@ -64,7 +71,11 @@ def torch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def chosen(monkeypatch: pytest.MonkeyPatch, kinds: dict[str, Kind], *setups: tuple[str, torch.dtype]) -> Choice:
     for name, kind in kinds.items():
         monkeypatch.setitem(ENGINES, name, kind)
-    return choose.choose(small_model(), CARD, [Setup(name, CPU, dtype) for name, dtype in setups], [])
+    return choice_of(small_model(), [Setup(name, CPU, dtype) for name, dtype in setups])
+
+
+def choice_of(module: ImageModel, setups: list[Setup]) -> Choice:
+    return choose.choose(module, CARD, setups, [], onnx=lambda: onnx_bytes(module, PREPROCESS))
 
 
 def test_of_engines_that_agree_the_fastest_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,14 +137,7 @@ def agreement(margin: float, change: Callable[[Outputs], Outputs]) -> str | None
         "logits": np.log(np.array([[rest, rest + margin, 1e-9]], np.float32)),
         "embedding": np.ones((1, 4), np.float32),
     }
-
-    class Fixed(TorchEngine):
-        def __init__(self) -> None: ...
-
-        def run(self, crops: np.ndarray) -> Outputs:
-            return change(expected)
-
-    return choose.fault_of(Fixed(), np.zeros((1, 2, 2, 3), np.uint8), expected, "softmax", reduced=True)
+    return choose.fault_of(change(expected), expected, "softmax", reduced=True)
 
 
 def test_fewer_bits_may_change_the_best_class_only_where_it_was_unclear() -> None:
@@ -148,8 +152,88 @@ def test_an_engine_that_gives_no_numbers_is_left_out(monkeypatch: pytest.MonkeyP
 
     choice = chosen(monkeypatch, {"other": changed(fails)}, ("other", torch.float32), ("torch", torch.float32))
     assert choice.engine == "torch"
-    with pytest.raises(EngineError, match="none agrees with float32: changed torch float32 on cpu the logits holds"):
+    with pytest.raises(EngineError, match="none agrees with float32: other float32 on cpu the logits holds"):
         chosen(monkeypatch, {"other": changed(fails)}, ("other", torch.float32))
+
+
+def test_an_engine_that_cannot_be_made_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*given: object, **named: object) -> None:
+        raise torch.onnx.OnnxExporterError("no such operator")
+
+    folder = small_folder(tmp_path / "m")
+    for change, fault in (
+        (partial(monkeypatch.setattr, torch.onnx, "export", fails), "can't write this model as ONNX: no such operator"),
+        (partial(monkeypatch.setattr, onnx, "LIMIT_BYTES", 2**20), r"ONNX graph (2 GiB): export it --to torch, or"),
+    ):
+        change()
+        vit = vitkit.load(folder, engine="auto", device="cpu", dtype="float32")
+        assert vit.engine_choice is not None
+        assert vit.engine.name == "torch float32 on cpu"
+        faults = {each.engine: each.fault or "" for each in vit.engine_choice.tried[1:]}
+        assert faults.keys() == {"onnx float32 on cpu", "openvino float32 on cpu"}
+        assert all(fault in each for each in faults.values())
+        (file,) = (tmp_path / "memory").iterdir()
+        file.unlink()
+
+
+def test_an_engine_that_fails_when_it_is_first_run_is_left_out() -> None:
+    for engine in ("onnx", "openvino"):
+        setups = [Setup(engine, CPU, torch.float32), Setup("torch", CPU, torch.float32)]
+        choice = choose.choose(small_model(), CARD, setups, [], onnx=lambda: b"no model")
+        assert choice.engine == "torch"
+        assert choice.tried[1].engine == f"{engine} float32 on cpu"
+        assert not str(choice.tried[1].fault).startswith(engine)
+
+
+def test_a_layout_for_several_calls_must_agree_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mislaid(TorchEngine):
+        def shared(self, calls: int) -> TorchEngine:
+            wrong = changed(off("logits", 3e-5)).of_module
+            assert wrong is not None
+            return wrong(self.graph.module, self.preprocess, device=CPU, dtype=torch.float32)  # type: ignore[return-value]
+
+    kind = Kind(of_module=Mislaid, devices=("cpu",), dtypes=("float32",))
+    choice = chosen(monkeypatch, {"other": kind}, ("other", torch.float32), ("torch", torch.float32))
+    assert choice.engine == "torch"
+    assert "of the largest logits value" in str(choice.tried[1].fault)
+
+
+def test_measuring_leaves_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        chosen(monkeypatch, {}, ("torch", torch.float32))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_new_head_answers_zero_and_agrees(tmp_path: Path) -> None:
+    vit = vitkit.load(small_folder(tmp_path / "m"), num_classes=5, engine="auto", device="cpu", dtype="float32")
+    assert vit.engine_choice is not None
+    assert [each.fault for each in vit.engine_choice.tried] == [None] * len(ENGINES)
+
+
+def test_a_nan_does_not_agree() -> None:
+    assert agreement(0.2, lambda outputs: outputs | {"logits": outputs["logits"] * np.float32("nan")}) is not None
+    assert agreement(0.2, lambda outputs: outputs | {"embedding": outputs["embedding"] * np.float32("nan")}) is not None
+
+
+def test_the_onnx_model_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    export = torch.onnx.export
+
+    def counted(*given: Any, **named: Any) -> Any:
+        made.append(given)
+        return export(*given, **named)
+
+    monkeypatch.setattr(torch.onnx, "export", counted)
+    monkeypatch.setitem(ENGINES, "torch", changed(off("logits", 1.0)))
+    monkeypatch.setitem(ENGINES, "float", Kind(of_module=TorchEngine, devices=("cpu",), dtypes=("float16",)))
+    monkeypatch.setattr(choose, "Setup", lambda *given: Setup("float", CPU, torch.float32))  # the reference
+    vit = vitkit.load(small_folder(tmp_path / "m"), engine="auto", device="cpu", dtype="float32")
+    assert vit.engine.name in ("onnx float32 on cpu", "openvino float32 on cpu")
+    assert len(made) == 1
 
 
 @pytest.mark.usefixtures("torch_alone")
@@ -182,13 +266,13 @@ def test_a_choice_is_said_once_and_remembered_until_something_changes(
 
 def test_a_damaged_memory_is_measured_again_and_mended(remembered: Path) -> None:
     setups = [Setup("torch", CPU, torch.float32)]
-    made = choose.choose(small_model(), CARD, setups, [])
+    made = choice_of(small_model(), setups)
     (file,) = remembered.iterdir()
     content = file.read_bytes()
     for damaged in (content[:-9], b"[]", b"{}", content.replace(b'"torch"', b'"gone"')):
         file.write_bytes(damaged)
-        assert not choose.choose(small_model(), CARD, setups, []).remembered
-        assert choose.choose(small_model(), CARD, setups, []).remembered
+        assert not choice_of(small_model(), setups).remembered
+        assert choice_of(small_model(), setups).remembered
     assert made.engine == "torch"
     assert [each.name for each in remembered.iterdir()] == [file.name]
 
@@ -198,7 +282,7 @@ def test_what_cannot_be_remembered_is_said_and_used(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setattr(choose, "cached_assets_path", lambda *names: tmp_path / "file")
-    choice = choose.choose(small_model(), CARD, [Setup("torch", CPU, torch.float32)], [])
+    choice = choice_of(small_model(), [Setup("torch", CPU, torch.float32)])
     assert choice.engine == "torch"
     assert "the choice isn't remembered" in caplog.text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from vitkit.checkpoint.presets import PRESETS
 from vitkit.checkpoint.read import Checkpoint, read
 from vitkit.engine.choose import AUTO, candidates, choose
 from vitkit.engine.engines import settle
+from vitkit.engine.onnx_engine import onnx_bytes
 from vitkit.engine.predict import Predictor
 from vitkit.errors import CheckpointError, ConfigError, nearest
 from vitkit.exports.artifact import is_export
@@ -97,12 +99,14 @@ def load(
             f"{checkpoint.report.source}: nothing there says how pictures become pixels (preprocessor_config.json is "
             "missing), and it isn't guessed: name a preset whose preprocessing is meant (--preset), or pass preprocess="
         )
-    choice, setup = None, setups[0]
+    choice, onnx, setup = None, None, setups[0]
     if engine == AUTO:
-        choice = choose(checkpoint.module(), card, setups, try_on)
+        plain = checkpoint.module()
+        onnx = cache(partial(onnx_bytes, plain, card.preprocess))  # the slowest of it all, once
+        choice = choose(plain, card, setups, try_on, onnx=onnx)
         setup = settle(choice.engine, device, choice.dtype)
     module = checkpoint.module(dtype=setup.module_dtype)
-    runner = setup.make(module, card.preprocess)
+    runner = setup.make(module, card.preprocess, onnx=onnx)
     return Predictor(module, runner, card, checkpoint.report, engine_choice=choice, exact=exact)
 
 

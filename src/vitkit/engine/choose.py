@@ -10,9 +10,10 @@ import copy
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from vitkit.config import from_dict, read_json, to_dict
 from vitkit.device import dtype_name, has_native_bfloat16, parse_dtype, pick_device, processor_name
 from vitkit.engine.engines import AUTO, ENGINES, Setup, settle
 from vitkit.engine.measure import take_turns
-from vitkit.engine.onnx_engine import onnx_bytes
+from vitkit.engine.pipeline import in_order
 from vitkit.engine.predict import probabilities
 from vitkit.engine.protocol import Engine, Outputs
 from vitkit.errors import ConfigError, EngineError, ImageError
@@ -113,11 +114,13 @@ def _available(engine: str, device: str | None, dtype: torch.dtype) -> Setup | N
         return None
 
 
-def choose(module: ImageModel, card: Card, setups: Sequence[Setup], pictures: Sequence[Picture]) -> Choice:
+def choose(
+    module: ImageModel, card: Card, setups: Sequence[Setup], pictures: Sequence[Picture], *, onnx: Callable[[], bytes]
+) -> Choice:
     """The choice for a module in float32, remembered from before or measured now, and then said on stderr.
 
-    The proof's pictures and the first of `pictures` that can be read are what is measured on. Raises EngineError where
-    no candidate agrees.
+    The proof's pictures and the first of `pictures` that can be read are what is measured on; `onnx` gives the module
+    as an ONNX model. Raises EngineError where no candidate agrees.
     """
     assert card.preprocess is not None
     depends = _depends(module, card.preprocess, setups)
@@ -125,61 +128,76 @@ def choose(module: ImageModel, card: Card, setups: Sequence[Setup], pictures: Se
     file = cached_assets_path("vitkit", "engines") / f"{digest}.json"
     choice = _recall(file, setups)
     if choice is None:
-        choice = _measure(module, card, setups, _crops(module, card.preprocess, pictures))
+        choice = _measure(module, card, setups, _crops(module, card.preprocess, pictures), onnx)
         _remember(file, choice)
         logger.warning("%s", choice)
     return choice
 
 
-def _measure(module: ImageModel, card: Card, setups: Sequence[Setup], crops: NDArray[Any]) -> Choice:
+def _measure(
+    module: ImageModel, card: Card, setups: Sequence[Setup], crops: NDArray[Any], onnx: Callable[[], bytes]
+) -> Choice:
     assert card.preprocess is not None
-    engines = _engines(module, card.preprocess, setups)
     reference = Setup("torch", setups[0].device, torch.float32).make(copy.deepcopy(module), card.preprocess)
     expected = reference.run(crops)
     agreeing: dict[Setup, Engine] = {}
     refused = []
-    for setup, engine in engines:
-        fault = fault_of(engine, crops, expected, card.scores, reduced=setup.dtype != torch.float32)
+    for setup in setups:
+        try:
+            own = module if ENGINES[setup.engine].of_onnx else copy.deepcopy(module)
+            engine = setup.make(own, card.preprocess, onnx=onnx)
+            fault = _fault(engine, crops, expected, card.scores, reduced=setup.dtype != torch.float32)
+        except (ConfigError, EngineError) as error:  # it can't be made of this model, or can't run it
+            fault = str(error).removeprefix(f"{setup.name}: ")
         if fault is None:
             agreeing[setup] = engine
         else:
-            refused.append(Tried(engine.name, fault=fault))
+            refused.append(Tried(setup.name, fault=fault))
     if not agreeing:
         raise EngineError(f"engine 'auto': none agrees with float32: {'; '.join(map(str, refused))}")
-    timings = take_turns({engine.name: partial(engine.run, crops) for engine in agreeing.values()}, SECONDS)
-    rates = {setup: len(crops) / timings[engine.name].p50 for setup, engine in agreeing.items()}
+    runs = {setup: partial(_run_many, engine, crops) for setup, engine in agreeing.items()}
+    counts = {setup: run() for setup, run in runs.items()}
+    timings = take_turns(runs, SECONDS)
+    rates = {setup: counts[setup] / timings[setup].p50 for setup in runs}
     ranked = sorted(rates, key=lambda setup: -rates[setup])
-    tried = [Tried(agreeing[setup].name, rates[setup]) for setup in ranked]
+    tried = [Tried(setup.name, rates[setup]) for setup in ranked]
     return Choice(ranked[0].engine, dtype_name(ranked[0].dtype), (*tried, *refused))
 
 
-def _engines(module: ImageModel, preprocess: Preprocess, setups: Sequence[Setup]) -> Iterator[tuple[Setup, Engine]]:
-    """An engine for each setup, all of a float32 module, which isn't changed; its ONNX graph is made once."""
-    onnx = cache(lambda: onnx_bytes(module, preprocess))
-    for setup in setups:
-        own = module if ENGINES[setup.engine].of_onnx else copy.deepcopy(module)
-        yield setup, setup.make(own, preprocess, onnx=onnx)
+def _fault(engine: Engine, crops: NDArray[Any], expected: Outputs, scores: str, *, reduced: bool) -> str | None:
+    """`fault_of` for one call and for calls side by side, which can be another program."""
+    # In a thread of its own, whose share of the cores it sets.
+    shared = in_order(engine.shared(torch.get_num_threads()).run, [crops], threads=1)
+    faults = (fault_of(found, expected, scores, reduced=reduced) for found in (engine.run(crops), *shared))
+    return next(filter(None, faults), None)
 
 
-def fault_of(engine: Engine, crops: NDArray[Any], expected: Outputs, scores: str, *, reduced: bool) -> str | None:
+def _run_many(engine: Engine, crops: NDArray[Any]) -> int:
+    """Runs batches as `Predictor.answers` does for many pictures, about as many as `crops` in all: how many exactly."""
+    cores = torch.get_num_threads()
+    shared = engine.shared(cores)
+    batch = crops if shared is engine else crops[: max(1, len(crops) // cores)]
+    batches = [batch] * (1 if shared is engine else cores)
+    deque(in_order(shared.run, batches, threads=0 if shared is engine else cores), maxlen=0)
+    return len(batch) * len(batches)
+
+
+def fault_of(found: Outputs, expected: Outputs, scores: str, *, reduced: bool) -> str | None:
     """Why an engine's answers aren't float32's within the limits; None where they are."""
-    try:
-        found = engine.run(crops)
-    except EngineError as error:
-        return str(error)
     limit = REDUCED_LIMIT if reduced else FLOAT32_LIMIT
     for name in ("embedding",) if reduced else expected:
-        away = float(np.abs(found[name] - expected[name]).max() / np.abs(expected[name]).max())
-        if away > limit:
-            return f"differs by {away:.1e} of the largest {name} value (at most {limit})"
+        away, largest = (float(np.abs(values).max()) for values in (found[name] - expected[name], expected[name]))
+        if not away <= limit * largest:  # not for NaN either; a new head's logits are all 0
+            return f"differs by {away / max(largest, 1e-30):.1e} of the largest {name} value (at most {limit})"
     if "logits" not in expected:
         return None
     known, ours = (probabilities(outputs["logits"], scores) for outputs in (expected, found))
-    if (away := float(np.abs(ours - known).max())) > limit:
+    away = float(np.abs(ours - known).max())
+    if not away <= limit:
         return f"differs by {away:.1e} in a probability (at most {limit})"
     second, first = np.sort(known, axis=1)[:, -2:].T if known.shape[1] > 1 else (known[:, 0], known[:, 0])
     changed = int(np.sum((first - second >= CLEAR_MARGIN) & (ours.argmax(axis=1) != known.argmax(axis=1))))
-    return f"has another best class for {changed} of {len(crops)} pictures" if changed else None
+    return f"has another best class for {changed} of {len(known)} pictures" if changed else None
 
 
 def _crops(module: ImageModel, preprocess: Preprocess, pictures: Sequence[Picture]) -> NDArray[Any]:

@@ -77,6 +77,11 @@ class Setup:
     dtype: torch.dtype
 
     @property
+    def name(self) -> str:
+        """As the engine calls itself."""
+        return f"{self.engine} {dtype_name(self.dtype)} on {self.device}"
+
+    @property
     def module_dtype(self) -> torch.dtype:
         """What the module is loaded in."""
         return self.dtype if ENGINES[self.engine].of_module else torch.float32

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vitkit.device import dtype_name
 from vitkit.engine.protocol import InputSpec, LaidOut, Outputs, answered
 from vitkit.exports.graph import CropGraph
-from vitkit.exports.libraries import import_onnx, import_onnxruntime
+from vitkit.exports.libraries import import_onnx, import_onnxruntime, onnxruntime_errors
 from vitkit.exports.onnx import to_onnx
 from vitkit.image.preprocess import Preprocess
 from vitkit.model.base import ImageModel
@@ -53,16 +53,12 @@ class OnnxEngine(LaidOut["InferenceSession"]):
 
     def run(self, crops: NDArray[Any]) -> Outputs:
         """As `Engine.run`."""
-        from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
+        return answered(self.name, len(crops), lambda: self._run(crops), faults=onnxruntime_errors())
 
+    def _run(self, crops: NDArray[Any]) -> Outputs:
         session = self.runner
         names = [output.name for output in session.get_outputs()]
-        return answered(
-            self.name,
-            len(crops),
-            lambda: dict(zip(names, session.run(names, {"crops": crops}), strict=True)),
-            faults=(Fail, RuntimeException),
-        )
+        return dict(zip(names, session.run(names, {"crops": crops}), strict=True))
 
     def _prepare(self) -> InferenceSession:
         library = import_onnxruntime()

@@ -54,8 +54,7 @@ class OpenVinoEngine(LaidOut["Compiled"]):
 
     def run(self, crops: NDArray[Any]) -> Outputs:
         """As `Engine.run`."""
-        compiled = self.runner
-        return answered(self.name, len(crops), lambda: compiled.run(crops))
+        return answered(self.name, len(crops), lambda: self.runner.run(crops))
 
     def _prepare(self) -> Compiled:
         core = import_openvino().Core()

@@ -49,7 +49,7 @@ class Engine(Protocol):
     def run(self, crops: NDArray[Any]) -> Outputs:
         """Outputs of a batch that is as `input` says. Safe to call from several threads at once.
 
-        Raises EngineError where an output isn't finite, and where memory runs out.
+        Raises EngineError where the library fails, memory runs out, or an output isn't finite.
         """
 
     def shared(self, calls: int) -> Engine:
@@ -106,16 +106,15 @@ def answered(
 ) -> Outputs:
     """What `compute` answers about `count` pictures; `faults` are the errors by which its library tells of any.
 
-    Raises EngineError where the model answers with something that isn't a number, and where memory runs out.
+    Raises EngineError for them, and where the model answers with something that isn't a number.
     """
     try:
         outputs = compute()
     except faults as error:
-        if not any(words in str(error) for words in NO_MEMORY):
-            raise
-        raise EngineError(
-            f"{engine}: no memory for {count} pictures at once; choose a smaller batch size (--batch-size)"
-        ) from error
+        reason = " ".join(str(error).split())[:300]
+        if any(words in str(error) for words in NO_MEMORY):
+            reason = f"no memory for {count} pictures at once; choose a smaller batch size (--batch-size)"
+        raise EngineError(f"{engine}: {reason}") from error
     for name, values in outputs.items():
         if not np.isfinite(values).all():
             raise EngineError(f"{engine}: the {name} holds values that aren't finite; damaged weights, or dtype")

@@ -43,6 +43,7 @@ class Format(NamedTuple):
     read_text: Callable[[Path], str | None]
     """The metadata's text; None where there is none."""
     runner: Callable[[Path], Run]
+    """Raises RuntimeError where its library can't run the graph."""
     constants: Callable[[Path], list[NDArray[Any]]]
     """The small arrays in a graph, among them its normalisation's."""
 
@@ -70,7 +71,7 @@ class Export:
         """The graph itself, run in float32 on the CPU; CheckpointError where it is damaged."""
         try:
             return FORMATS[self.format].runner(self.path)
-        except RuntimeError as error:  # the base of all that the three libraries raise
+        except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{self.path}: can't be run, it is damaged ({reason})") from None
 

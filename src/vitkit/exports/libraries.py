@@ -7,7 +7,7 @@ from types import ModuleType
 
 from vitkit.errors import ConfigError
 
-__all__ = ["import_onnx", "import_onnxruntime", "import_openvino"]
+__all__ = ["import_onnx", "import_onnxruntime", "import_openvino", "onnxruntime_errors"]
 
 NEEDED = "{} isn't installed here: pip install 'vitkit[{}]'"
 TELEMETRY = "openvino_telemetry"
@@ -31,6 +31,14 @@ def import_onnxruntime() -> ModuleType:
         raise ConfigError(NEEDED.format("onnxruntime", "onnx")) from None
     onnxruntime.disable_telemetry_events()  # Windows builds send them otherwise
     return onnxruntime  # type: ignore[no-any-return]
+
+
+def onnxruntime_errors() -> tuple[type[Exception], ...]:
+    """All that ONNX Runtime raises, which has no base of its own; ConfigError where it isn't installed."""
+    import_onnxruntime()
+    from onnxruntime.capi import onnxruntime_pybind11_state as library
+
+    return tuple(kind for kind in vars(library).values() if isinstance(kind, type) and issubclass(kind, Exception))
 
 
 def import_openvino() -> ModuleType:

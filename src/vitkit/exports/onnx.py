@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitkit.errors import CheckpointError, ConfigError
+from vitkit.errors import CheckpointError, ConfigError, EngineError
 from vitkit.exports.graph import CropGraph
-from vitkit.exports.libraries import import_onnx, import_onnxruntime
+from vitkit.exports.libraries import import_onnx, import_onnxruntime, onnxruntime_errors
 from vitkit.exports.metadata import KEY
 from vitkit.exports.program import SMALL, trace, without_warnings
 
@@ -33,16 +33,22 @@ LIMIT_BYTES = 2**31 - 1
 def to_onnx(graph: CropGraph) -> ModelProto:
     """The graph as an ONNX model of any batch and of all sizes that `graph.size_step` allows.
 
-    Its input is named after `graph.form`, its outputs are "embedding" and, where there is a head, "logits".
+    Its input is named after `graph.form`, its outputs are "embedding" and, where there is a head, "logits". Raises
+    ConfigError for weights above LIMIT_BYTES, EngineError where torch can't translate the graph.
     """
     import_onnx()
     weights = sum(tensor.nbytes for tensor in graph.state_dict().values())
     if weights > LIMIT_BYTES - 2**20:
-        raise ConfigError(f"{weights / 2**30:.1f} GiB of weights don't fit into one ONNX file (2 GiB); use --to torch")
-    traced = trace(graph)
+        raise ConfigError(
+            f"{weights / 2**30:.1f} GiB of weights don't fit into one ONNX graph (2 GiB): export it --to torch, or "
+            "run it by --engine torch"
+        )
     names = [name for name in ("embedding", "logits") if name == "embedding" or graph.module.spec.num_classes]
-    with torch.no_grad(), without_warnings():
-        made = torch.onnx.export(traced, dynamo=True, opset_version=OPSET, output_names=names, verbose=False)
+    try:
+        with torch.no_grad(), without_warnings():
+            made = torch.onnx.export(trace(graph), dynamo=True, opset_version=OPSET, output_names=names, verbose=False)
+    except RuntimeError as error:  # the base of all that torch's exporters raise
+        raise EngineError(f"torch can't write this model as ONNX: {' '.join(str(error).split())[:300]}") from error
     assert made is not None
     model = made.model_proto
     _keep_zeros(model)
@@ -96,7 +102,10 @@ def constants(file: Path) -> list[NDArray[Any]]:
 
 def runner(file: Path) -> Any:
     """A function from what the graph takes, [B, H, W, C], to outputs, by ONNX Runtime in float32 on the CPU."""
-    session = import_onnxruntime().InferenceSession(file, providers=["CPUExecutionProvider"])
+    try:
+        session = import_onnxruntime().InferenceSession(file, providers=["CPUExecutionProvider"])
+    except onnxruntime_errors() as error:
+        raise RuntimeError(str(error)) from error
     taken = session.get_inputs()[0].name
     names = [output.name for output in session.get_outputs()]
 
