@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 import vitkit
 from small import PREPROCESS, picture_file, small_folder, small_model
 from vitkit import ConfigError, ImageError, Preprocess
 from vitkit.api import bench as module
+from vitkit.api import bench_entry
 from vitkit.api.bench_entry import Alone, Entry, run_alone
 from vitkit.cli import main
 from vitkit.config import to_dict
 from vitkit.engine import measure
 from vitkit.engine.engines import ENGINES
+from vitkit.engine.torch_engine import TorchEngine
 from vitkit.evaluation import contestants
 from vitkit.evaluation.contestants import made_pictures
 from vitkit.image import quick_fit
@@ -175,6 +178,24 @@ def test_a_process_of_its_own_tells_its_memory_and_start(folder: Path) -> None:
     alone = run_alone(entry)
     assert alone.memory_bytes is None or 50e6 < alone.memory_bytes < 4e9  # Python and torch alone take hundreds of MB
     assert 0.2 < alone.ready_s < 300
+
+
+def test_a_process_of_its_own_holds_every_layout_of_its_engine(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = Entry(runner="torch", dtype="float32", source=str(folder), device="cpu", loading={})
+    calls = []
+
+    def laid_out(self: TorchEngine, count: int) -> TorchEngine:
+        calls.append(count)
+        return self
+
+    monkeypatch.setattr(TorchEngine, "shared", laid_out)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(sys, "argv", ["", json.dumps(vars(entry)), "0"])
+    bench_entry._main()
+    assert calls == [2]
+    assert json.loads(capsys.readouterr().out)["ready_s"] > 0
 
 
 def test_made_pictures_are_what_the_model_reads() -> None:

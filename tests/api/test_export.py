@@ -111,6 +111,17 @@ def test_what_disagrees_is_refused_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_graph_that_cannot_be_run_is_one_line(folder: Path, tmp_path: Path) -> None:
+    file = vitkit.export(folder, tmp_path / "m.onnx").path
+    model = onnx.load(file)
+    del model.graph.node[3]
+    onnx.save(model, file)
+    with pytest.raises(CheckpointError, match=r"m\.onnx: can't be run, it is damaged \([^\n]+\)$"):
+        open_export(file).runner()
+    with pytest.raises(EngineError, match=r"^onnx float32 on cpu: [^\n]+$"):
+        vitkit.load(file, device="cpu").embed(np.zeros((32, 32, 3), np.uint8))
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

@@ -67,7 +67,7 @@ def build(entry: Entry, shown: Shown, vit: Predictor | None = None) -> Contestan
 
 
 def run_alone(entry: Entry) -> Alone:
-    """Starts a process that answers one picture and a batch. Raises EngineError where it fails, with its last words."""
+    """Starts a process that answers one picture and two batches. EngineError, with its last words, if it fails."""
     plain = json.dumps({**vars(entry), "loading": dict(entry.loading)})
     command = [sys.executable, "-c", f"from {__name__} import _main; _main()", plain, str(time.perf_counter())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -82,8 +82,8 @@ def _main() -> None:
     entry = Entry(**json.loads(sys.argv[1]))
     loaded = None if entry.runner in PEERS else entry.load()
     pictures = made_pictures(1, None if loaded is None else loaded.card.preprocess)
-    contestant = build(entry, Shown(pictures, (BATCH_SIZE,), BATCH_SIZE), loaded)
+    contestant = build(entry, Shown(pictures, (BATCH_SIZE,), 2 * BATCH_SIZE), loaded)
     contestant.one()
     ready_s = time.perf_counter() - float(sys.argv[2])
-    contestant.batches[0].run()
+    contestant.many.run()  # more than a batch: laid out for batches side by side, which can hold more
     print(json.dumps(vars(Alone(peak_memory(), ready_s))))  # noqa: T201
