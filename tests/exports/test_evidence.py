@@ -189,12 +189,23 @@ def test_the_other_formats_are_proved_and_their_faults_named(
     ending: str, weights: str, tmp_path: Path, verify: Verify
 ) -> None:
     file = written(tmp_path / f"m{ending}", small_model())
-    assert verify(file)[0] == 0
+    trust = ["--allow-pickle"] if ending == ".pt2" else []
+    assert verify(file, *trust)[0] == 0
     cut(file.with_suffix(weights), 0.9)
-    code, said = verify(file)
+    code, said = verify(file, *trust)
     assert code != 0 and str(file) in said and said.count("\n") == 1
-    code, said = verify(written(file, small_model(), CropGraph(small_model(), ANOTHER_MEAN)))
+    code, said = verify(written(file, small_model(), CropGraph(small_model(), ANOTHER_MEAN)), *trust)
     assert code == 1 and NAMED_MEAN in said
+
+
+def test_a_torch_program_isnt_opened_unless_it_is_trusted(
+    tmp_path: Path, verify: Verify, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path / "m.pt2", small_model())
+    monkeypatch.setattr(torch.export, "load", lambda file: pytest.fail("it was opened"))
+    code, said = verify(file)
+    assert code == 2 and f"{file}: reading a torch program" in said and "--allow-pickle" in said
+    assert said.count("\n") == 1
 
 
 def test_real_pictures_are_answered_as_the_model_does(sound: Path, tmp_path: Path, verify: Verify) -> None:

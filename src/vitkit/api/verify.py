@@ -82,14 +82,20 @@ def verify(
     images: Iterable[Picture] | None = None,
     model: Source | None = None,
     preset: str | None = None,
+    allow_pickle: bool = False,
 ) -> Verification:
     """Repeats the proof that `source` carries: a native folder, a Hub repository of one, or an export.
 
     `images` go through an export and through `model` (with `preset`, where that is a bare weight file), float32 in
-    torch; None: where the export says that it comes from. Raises CheckpointError where there is no proof, or anything
-    can't be read at all.
+    torch; None: where the export says that it comes from. A torch program (.pt2) may run code as it is read, and is
+    refused unless `allow_pickle`. Raises CheckpointError where there is no proof, or anything can't be read at all.
     """
     if is_export(Path(source)):
+        if Path(source).suffix == ".pt2" and not allow_pickle:
+            raise CheckpointError(
+                f"{source}: reading a torch program (.pt2) can run code from it; if you trust it, say --allow-pickle "
+                "(allow_pickle=True)"
+            )
         return _verify_export(open_export(Path(source)), images, model, preset)
     if images is not None or model is not None:
         raise ConfigError(f"images and model are for exports, and {source} is none (.onnx, .xml, .pt2)")

@@ -30,6 +30,9 @@ def verify(
     ] = None,
     preset: options.PresetName = None,
     revision: options.Revision = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read a torch program (.pt2), which can run code from it.")
+    ] = False,
     as_json: options.Json = False,
 ) -> int:
     """Prove that a model answers here as before.
@@ -42,7 +45,7 @@ def verify(
     from vitkit.cli.output import complain
 
     pictures = None if images is None else open_pictures(images)
-    result = verify(source, revision=revision, images=pictures, model=model, preset=preset)
+    result = verify(source, revision=revision, images=pictures, model=model, preset=preset, allow_pickle=allow_pickle)
     typer.echo(_as_json(result) if as_json else _as_text(result))
     errors = result.comparison.errors if result.comparison else ()
     for error in errors:
