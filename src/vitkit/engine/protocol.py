@@ -74,6 +74,7 @@ class LaidOut(ABC, Generic[Runner]):
         self._lock = threading.Lock()
         self._runner: Runner | None = None
         self._layouts: dict[int, Any] = {1: self}
+        self._layouts_lock = threading.Lock()  # of all layouts, as what it guards
 
     @abstractmethod
     def _prepare(self) -> Runner:
@@ -89,12 +90,13 @@ class LaidOut(ABC, Generic[Runner]):
 
     def shared(self, calls: int) -> Self:
         """The same model and precision, laid out for `calls` of `run` at a time, each on its part of the cores."""
-        if calls not in self._layouts:
-            other = copy.copy(self)
-            other.calls, other._lock, other._runner = calls, threading.Lock(), None
-            self._layouts[calls] = other
-        laid_out: Self = self._layouts[calls]
-        return laid_out
+        with self._layouts_lock:
+            if calls not in self._layouts:
+                other = copy.copy(self)
+                other.calls, other._lock, other._runner = calls, threading.Lock(), None
+                self._layouts[calls] = other
+            laid_out: Self = self._layouts[calls]
+            return laid_out
 
 
 NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "bad allocation")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from types import ModuleType
 
 from vitkit.errors import ConfigError
@@ -11,6 +12,7 @@ __all__ = ["import_onnx", "import_onnxruntime", "import_openvino", "onnxruntime_
 
 NEEDED = "{} isn't installed here: pip install 'vitkit[{}]'"
 TELEMETRY = "openvino_telemetry"
+_hiding = threading.Lock()
 
 
 def import_onnx() -> ModuleType:
@@ -47,14 +49,15 @@ def import_openvino() -> ModuleType:
     Importing it sends an event over the network and writes an identifier into the home folder, unless its package
     openvino_telemetry can't be imported: then it uses a stub. So that package is hidden meanwhile.
     """
-    hiding = TELEMETRY not in sys.modules
-    if hiding:
-        sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # so importing it is an ImportError
-    try:
-        import openvino
-    except ImportError:
-        raise ConfigError(NEEDED.format("openvino", "openvino")) from None
-    finally:
-        if hiding:
-            del sys.modules[TELEMETRY]
+    with _hiding:
+        hide = TELEMETRY not in sys.modules
+        if hide:
+            sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # so importing it is an ImportError
+        try:
+            import openvino
+        except ImportError:
+            raise ConfigError(NEEDED.format("openvino", "openvino")) from None
+        finally:
+            if hide:
+                sys.modules.pop(TELEMETRY, None)
     return openvino  # type: ignore[no-any-return]
