@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from small import NAMES, PREPROCESS, picture_file, small_folder, small_model
-from vitkit import Preprocess, VisionTransformer
+from small import NAMES, PREPROCESS, picture_file, randomise, small_folder, small_model
+from vitkit import Preprocess, ResNet, VisionTransformer, export
 from vitkit.checkpoint import proof
 from vitkit.checkpoint.card import Card
 from vitkit.cli import main
-from vitkit.exports.artifact import FORMATS, format_of, proof_of, write_export
+from vitkit.exports.artifact import FORMATS, Run, format_of, proof_of, write_export
 from vitkit.exports.evidence import check_graph, uncropped
 from vitkit.exports.graph import CropGraph
 from vitkit.exports.metadata import describe
@@ -131,16 +132,33 @@ def test_a_graph_that_is_another_is_named(graph: CropGraph, named: str, tmp_path
     ],
 )
 def test_so_is_one_of_whole_pictures(graph: PictureGraph, stage: str | None, named: str | None) -> None:
-    def run(pictures: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        with torch.inference_mode():
-            return {name: values.numpy() for name, values in graph(torch.from_numpy(pictures)).items()}
-
     said = describe(small_model(), CARD, form="pictures", size_step=1)
     constants = [graph.mean.numpy(), graph.std.numpy()]
-    stages, causes = check_graph(said, proof.make(small_model(), PREPROCESS), run, constants)
+    stages, causes = check_graph(said, proof.make(small_model(), PREPROCESS), run_of(graph), constants)
     departure = proof.first_departure(stages)
     assert (departure.name if departure else None) == stage
     assert len(causes) == (named is not None) and (named is None or named in causes[0])
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+def test_a_resize_is_seen_making_pictures_smaller(antialias: bool) -> None:
+    """The proof's own pictures hardly are, and those that are small hide that nothing is smoothed."""
+    preprocess = dataclasses.replace(PREPROCESS, size=96, resize_size=100, interpolation="bilinear")
+    module = small_model(image_size=96)
+    graph = PictureGraph(module, dataclasses.replace(preprocess, antialias=antialias))
+    said = describe(module, dataclasses.replace(CARD, preprocess=preprocess), form="pictures", size_step=1)
+    stages, _ = check_graph(said, proof.make(module, preprocess), run_of(graph))
+    assert [stage.agrees for stage in stages] == [True, True, antialias]
+
+
+def run_of(graph: CropGraph) -> Run:
+    """It as an export's runner."""
+
+    def run(pixels: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+        with torch.inference_mode():
+            return {name: values.numpy() for name, values in graph(torch.from_numpy(pixels)).items()}
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -247,3 +265,35 @@ def test_an_uncropped_picture_is_cropped_to_what_it_was(changes: dict[str, Any])
     wanted = Preprocess(**{"size": 32, "interpolation": "bicubic", "mean": (0.5,) * 3, "std": (0.2,) * 3, **changes})
     crop = fit(wanted, np.random.default_rng(0).integers(0, 256, (61, 47, 3), dtype=np.uint8))
     np.testing.assert_array_equal(fit(wanted, uncropped(wanted, crop)), crop)
+
+
+def test_what_answers_nothing_or_no_number_departs_by_all() -> None:
+    zeros, some = torch.zeros(2, 3), torch.full((2, 3), 0.5)
+    assert proof.relative(zeros, zeros) == 0
+    assert 1e20 < proof.relative(some, zeros) < math.inf
+    assert proof.relative(zeros, some) == 1
+    for found in (torch.full((2, 3), math.nan), torch.full((2, 3), math.inf), torch.zeros(2, 4)):
+        assert proof.relative(found, some) == proof.relative(found, zeros) == math.inf
+
+
+def test_a_new_head_is_proved_and_its_figures_are_json(tmp_path: Path, verify: Verify) -> None:
+    """It answers 0 to everything, so nothing may be divided by its largest answer."""
+    module = small_model()
+    torch.nn.init.zeros_(module.head.weight)
+    torch.nn.init.zeros_(module.head.bias)
+    module.save_pretrained(tmp_path / "model", preprocess=PREPROCESS, class_names=NAMES)
+    picture_file(tmp_path / "p.png")
+    options = ("--images", tmp_path / "p.png", "--model", tmp_path / "model", "--json", "--allow-pickle")
+    for form in ("crops", "pictures"):
+        file = export(tmp_path / "model", tmp_path / f"{form}.pt2", form=form).path
+        code, said = verify(file, *options)
+        assert code == 0 and json.loads(said)["images"]["difference"] == 0, said
+
+
+@pytest.mark.parametrize("size", [32, 34])
+@pytest.mark.parametrize("form", ["crops", "pictures"])
+def test_a_resnet_is_exported_for_crops_as_small_as_its_last_grid(size: int, form: str, tmp_path: Path) -> None:
+    module = randomise(ResNet(image_size=size, num_classes=3, width=8, depths=(1, 1, 1, 1), block="basic"))
+    module.save_pretrained(tmp_path / "model", preprocess=dataclasses.replace(PREPROCESS, size=size))
+    done = export(tmp_path / "model", tmp_path / "m.pt2", form=form)
+    assert done.metadata.size_step == (None if form == "crops" and size == 32 else 1)

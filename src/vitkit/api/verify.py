@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vitkit.api.load import Source, read_source
-from vitkit.checkpoint.proof import FILE, STAGE_TOLERANCE, Stage, check, first_departure, read_proof
+from vitkit.checkpoint.proof import FILE, STAGE_TOLERANCE, Stage, check, first_departure, read_proof, relative
 from vitkit.checkpoint.read import Checkpoint
 from vitkit.engine.predict import probabilities
 from vitkit.errors import CheckpointError, ConfigError, ImageError
@@ -195,7 +195,7 @@ def _comparison(
         model=checkpoint.report.source,
         pictures=len(read),
         same_top1=same_top1,
-        difference=float(np.abs(ours - theirs).max() / np.abs(theirs).max()),
+        difference=relative(torch.from_numpy(ours), torch.from_numpy(theirs)),
         tolerance=STAGE_TOLERANCE if export.metadata.form == "crops" else RESIZED_TOLERANCE,
         probability_difference=chance_difference,
         departed=tuple(departed),

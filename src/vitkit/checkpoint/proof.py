@@ -34,6 +34,7 @@ __all__ = [
     "make",
     "pictures",
     "read_proof",
+    "relative",
     "said_by_proof",
     "shown",
     "write_proof",
@@ -138,9 +139,18 @@ def check_answers(answers: Tensor, proof: Mapping[str, Tensor]) -> Stage:
 
 def _compared(name: str, now: Tensor, then: Tensor) -> Stage:
     """Not alike where one is missing, which an empty tensor says."""
-    if not then.numel() or now.shape != then.shape:
-        return Stage(name, float("inf"), STAGE_TOLERANCE)
-    return Stage(name, _distance(now, then) / then.abs().max().clamp_min(1e-30).item(), STAGE_TOLERANCE)
+    return Stage(name, relative(now, then), STAGE_TOLERANCE)
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """The largest difference in shares of the largest expected value, which may be 0 as a new head's answers are.
+
+    Infinite where the shapes differ, where nothing is expected, and for NaN.
+    """
+    if not expected.numel() or found.shape != expected.shape:
+        return math.inf
+    difference = _distance(found, expected) / max(float(expected.abs().max()), 1e-30)
+    return difference if math.isfinite(difference) else math.inf
 
 
 def first_departure(stages: list[Stage]) -> Stage | None:

@@ -88,14 +88,24 @@ def _as_json(result: Verification) -> str:
     stages = [
         {
             "name": stage.name,
-            "difference": stage.difference if math.isfinite(stage.difference) else None,
+            "difference": _finite(stage.difference),
             "tolerance": stage.tolerance,
             "agrees": stage.agrees,
         }
         for stage in result.stages
     ]
-    content = {"model": result.source, "agrees": result.agrees, "stages": stages, "faults": result.faults}
-    compared = result.comparison
-    return json.dumps(
-        content if compared is None else {**content, "images": {**vars(compared), "agrees": compared.agrees}}
-    )
+    content: dict[str, object] = {
+        "model": result.source,
+        "agrees": result.agrees,
+        "stages": stages,
+        "faults": result.faults,
+    }
+    if result.comparison is not None:
+        images = {name: _finite(value) for name, value in vars(result.comparison).items()}
+        content["images"] = {**images, "agrees": result.comparison.agrees}
+    return json.dumps(content, allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    """The value itself; None for what JSON has no number for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

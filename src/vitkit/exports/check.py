@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from vitkit.checkpoint.proof import Stage
+from vitkit.checkpoint.proof import Stage, relative
 from vitkit.exports.artifact import Run
 from vitkit.exports.graph import CropGraph
 
@@ -25,11 +24,11 @@ def against_torch(run: Run, graph: CropGraph) -> list[Stage]:
     for count, size in _shapes(graph):
         pixels = graph.example(count, size, seed=count)
         with torch.inference_mode():
-            expected = {name: values.numpy() for name, values in graph(torch.from_numpy(pixels)).items()}
+            expected = graph(torch.from_numpy(pixels))
         found = run(pixels)
         height, width = pixels.shape[1:3]
         for name, values in expected.items():
-            difference = _relative(found.get(name), values)
+            difference = relative(torch.from_numpy(found[name]), values) if name in found else math.inf
             stages.append(Stage(f"{name} of {count} at {height}x{width}", difference, TOLERANCE))
     return stages
 
@@ -41,12 +40,4 @@ def _shapes(graph: CropGraph) -> Iterator[tuple[int, tuple[int, int] | None]]:
     step = graph.size_step
     if step is not None and graph.form == "crops":
         yield 2, (height + 2 * step, width)
-        yield 2, (max(height - 2 * step, step), width + 3 * step)
-
-
-def _relative(found: NDArray[np.float32] | None, expected: NDArray[np.float32]) -> float:
-    """The largest difference in shares of the largest expected value; infinite where the shapes differ, or for NaN."""
-    if found is None or found.shape != expected.shape:
-        return float("inf")
-    difference = np.abs(found - expected).max() / max(float(np.abs(expected).max()), 1e-30)
-    return float(difference) if np.isfinite(difference) else float("inf")
+        yield 2, (max(height - 2 * step, step * graph.least_steps), width + 3 * step)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitkit.checkpoint.proof import Stage, check_answers, check_pixels, shown
+from vitkit.checkpoint.proof import Stage, check_answers, check_pixels, pictures, shown
 from vitkit.exports.artifact import Run
 from vitkit.exports.metadata import Metadata, digests
 from vitkit.exports.resize import first_kept
@@ -44,22 +44,39 @@ def check_graph(
     """
     preprocess = metadata.card.preprocess
     assert preprocess is not None, "metadata aren't read without it"
-    pictures = shown(proof)
-    crops = [fit(preprocess, picture) for picture in pictures]
+    proofs = shown(proof)
+    crops = [fit(preprocess, picture) for picture in proofs]
     resizes = metadata.form == "pictures"
     rounds = preprocess.order == "resize_first"
     # A graph that resizes sees the very crops as pictures that need no resize; floats' need none of this, unrounded.
-    exact = crops if not resizes else [uncropped(preprocess, crop) for crop in crops] if rounds else pictures
+    exact = crops if not resizes else [uncropped(preprocess, crop) for crop in crops] if rounds else proofs
     answers = _answers(run, exact)
     stages = [check_pixels(preprocess, proof), check_answers(answers, proof)]
     if not all(stage.agrees for stage in stages):
         return stages, _causes(preprocess, stages, check_answers(_answers(run, _reversed(exact)), proof), constants)
     if resizes and rounds:
-        nudged = [_answers(run, moved) for moved in _nudged(preprocess, exact)]
-        allowed = max(float((there - answers).abs().max()) for there in nudged)
-        found = float((_answers(run, pictures) - answers).abs().max())
-        stages.append(Stage("resize", found / allowed, 1.0))
+        stages.append(_check_resize(preprocess, proofs + _larger(preprocess), run))
     return stages, []
+
+
+def _check_resize(preprocess: Preprocess, given: Sequence[Fitted], run: Run) -> Stage:
+    """How far a graph's own resize moves embeddings, in shares of what pixels moved by NUDGE do.
+
+    Embeddings, as a new head's answers are all 0, whatever it is shown.
+    """
+    exact = [uncropped(preprocess, fit(preprocess, picture)) for picture in given]
+    expected = _answers(run, exact, "embedding")
+    nudged = [_answers(run, moved, "embedding") for moved in _nudged(preprocess, exact)]
+    allowed = max(float((there - expected).abs().max()) for there in nudged)
+    found = float((_answers(run, given, "embedding") - expected).abs().max())
+    return Stage("resize", found / max(allowed, 1e-30), 1.0)
+
+
+def _larger(preprocess: Preprocess) -> list[NDArray[np.uint8 | np.uint16]]:
+    """Pictures that are made smaller, both ways; a tall one too, whose columns a graph resizes first."""
+    height, width = preprocess.resize_size or preprocess.size
+    sizes = ((3 * height, 3 * width), (6 * height, 2 * width))
+    return pictures(preprocess.channels, sizes, full_scale=preprocess.full_scale)
 
 
 def uncropped(preprocess: Preprocess, crop: Fitted) -> Fitted:
@@ -73,10 +90,10 @@ def uncropped(preprocess: Preprocess, crop: Fitted) -> Fitted:
     return picture
 
 
-def _answers(run: Run, inputs: Sequence[NDArray[Any]]) -> Tensor:
-    """Logits [n, K] of inputs one by one; embeddings of a model that has no head."""
+def _answers(run: Run, inputs: Sequence[NDArray[Any]], wanted: str = "logits") -> Tensor:
+    """Logits [n, K], or what else is `wanted`, of inputs one by one; embeddings of a model that has no head."""
     outputs = [run(one[None]) for one in inputs]
-    return torch.from_numpy(np.concatenate([one.get("logits", one["embedding"]) for one in outputs]))
+    return torch.from_numpy(np.concatenate([one.get(wanted, one["embedding"]) for one in outputs]))
 
 
 def _reversed(inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:

@@ -67,7 +67,9 @@ class CropGraph(nn.Module):
         spec = self.module.spec
         if self.fixed_size:
             return None
-        return spec.patch_size if isinstance(spec, VitSpec) else 1 if isinstance(spec, ResNetSpec) else None
+        step = spec.patch_size if isinstance(spec, VitSpec) else 1 if isinstance(spec, ResNetSpec) else None
+        # A crop below the least would be refused by the very graph that is made for it.
+        return None if step is None or min(self.preprocess.size) < step * self.least_steps else step
 
     @property
     def least_steps(self) -> int:
