@@ -179,6 +179,29 @@ def test_metadata_that_were_changed_are_named(
     assert found == code and named in said
 
 
+def test_metadata_of_another_size_are_named_though_the_graph_cant_be_run_so(tmp_path: Path, verify: Verify) -> None:
+    file = written(tmp_path / "m.onnx", small_model(), CropGraph(small_model(), PREPROCESS, fixed_size=True))
+    edited(file, lambda said: said["card"]["preprocess"].update(size=[40, 40]))
+    code, said = verify(file)
+    assert code == 1 and "preprocess: its metadata say other" in said and "can't be run" in said
+
+
+def test_a_graph_that_breaks_as_it_runs_is_named_in_one_line(copy: Path, verify: Verify) -> None:
+    model = onnx_library.load(copy)
+    weight = max(model.graph.initializer, key=lambda one: len(one.raw_data))
+    weight.dims[:] = [weight.dims[0] * weight.dims[1]] + [1] * (len(weight.dims) - 1)
+    onnx_library.save(model, copy)
+    code, said = verify(copy)
+    assert code == 2 and f"{copy}: can't be run, it is damaged" in said and said.count("\n") == 1
+
+
+def test_a_proof_without_answers_is_refused(copy: Path, verify: Verify) -> None:
+    file = proof_of(copy)
+    proof.write_proof(file, {name: one for name, one in proof.read_proof(file).items() if name != "stage.logits"})
+    code, said = verify(copy)
+    assert code == 2 and f"{file}: the proof lacks stage.logits" in said
+
+
 @pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
 @pytest.mark.parametrize("ending", ["", ".proof.safetensors"])
 def test_a_file_cut_short_is_named_in_one_line(kept: float, ending: str, copy: Path, verify: Verify) -> None:

@@ -115,9 +115,15 @@ def _verify_export(
     export: Export, images: Iterable[Picture] | None, model: Source | None, preset: str | None
 ) -> Verification:
     reference = None if images is None and model is None else _reference(export, model, preset)
+    wrong = faults(export.metadata, export.said)
     run = export.runner()
-    stages, wrong = check_graph(export.metadata, export.proof, run, export.constants())
-    wrong = faults(export.metadata, export.said) + wrong
+    try:
+        stages, found = check_graph(export.metadata, export.proof, run, export.constants())
+    except CheckpointError as error:
+        if not wrong:
+            raise
+        return Verification(str(export.path), (), (*wrong, str(error)))
+    wrong += found
     if reference is not None:
         wrong += _unlike(export, reference)
     comparison = None if images is None or reference is None else _compare(export, run, reference, images)

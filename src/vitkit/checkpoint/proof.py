@@ -173,7 +173,7 @@ def read_proof(file: Path) -> dict[str, Tensor]:
         proof = load_file(file)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{file}: the proof is damaged ({error})") from error
-    wanted = {"pixels", *(f"picture.{number}" for number in range(len(SIZES)))}
+    wanted = {"pixels", "stage.logits", *(f"picture.{number}" for number in range(len(SIZES)))}
     if not wanted <= proof.keys():
         raise CheckpointError(f"{file}: the proof lacks {', '.join(sorted(wanted - proof.keys()))}")
     return proof

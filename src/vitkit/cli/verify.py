@@ -59,6 +59,8 @@ def _as_text(result: Verification) -> str:
         verdict = (
             f"departs first at {departure.name}, by {departure.difference:.1e} (allowed {departure.tolerance:.0e})"
         )
+    elif not result.stages:
+        verdict = "its graph can't be run as its metadata say"
     elif result.faults:
         verdict = "its graph answers as its proof says, but"
     else:

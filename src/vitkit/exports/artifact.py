@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -68,9 +69,20 @@ class Export:
     """Digests of what the metadata said when the proof was made, from its header; a checkpoint's own proof has none."""
 
     def runner(self) -> Run:
-        """The graph itself, run in float32 on the CPU; CheckpointError where it is damaged."""
+        """The graph itself, run in float32 on the CPU; CheckpointError, from a run as well, where it is damaged."""
+        with self._damage_named():
+            graph = FORMATS[self.format].runner(self.path)
+
+        def run(pixels: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+            with self._damage_named():
+                return graph(pixels)
+
+        return run
+
+    @contextmanager
+    def _damage_named(self) -> Iterator[None]:
         try:
-            return FORMATS[self.format].runner(self.path)
+            yield
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{self.path}: can't be run, it is damaged ({reason})") from None

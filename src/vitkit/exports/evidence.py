@@ -93,7 +93,7 @@ def uncropped(preprocess: Preprocess, crop: Fitted) -> Fitted:
 def _answers(run: Run, inputs: Sequence[NDArray[Any]], wanted: str = "logits") -> Tensor:
     """Logits [n, K], or what else is `wanted`, of inputs one by one; embeddings of a model that has no head."""
     outputs = [run(one[None]) for one in inputs]
-    return torch.from_numpy(np.concatenate([one.get(wanted, one["embedding"]) for one in outputs]))
+    return torch.from_numpy(np.concatenate([one[wanted if wanted in one else "embedding"] for one in outputs]))
 
 
 def _reversed(inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:

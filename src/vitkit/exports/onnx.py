@@ -110,6 +110,9 @@ def runner(file: Path) -> Any:
     names = [output.name for output in session.get_outputs()]
 
     def run(pixels: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
-        return dict(zip(names, session.run(None, {taken: pixels}), strict=True))
+        try:
+            return dict(zip(names, session.run(None, {taken: pixels}), strict=True))
+        except onnxruntime_errors() as error:
+            raise RuntimeError(str(error)) from error
 
     return run
