@@ -190,3 +190,14 @@ def test_the_command_says_what_it_wrote(folder: Path, tmp_path: Path) -> None:
     out = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "m.onnx (onnx; crops of any batch" in out.stdout and "compared with torch: " in out.stdout
     assert not out.stderr
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise RuntimeError("unexpected pos 64 vs 0")
+
+    monkeypatch.setattr("vitkit.api.export.write_export", full)
+    checkpoint = small_folder(tmp_path / "m")
+    with pytest.raises(vitkit.ConfigError, match=r"can't write .*m\.pt2.*unexpected pos 64"):
+        vitkit.export(checkpoint, tmp_path / "m.pt2")
+    assert [file.name for file in tmp_path.iterdir()] == ["m"]

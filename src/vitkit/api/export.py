@@ -20,7 +20,7 @@ from vitkit.exports.evidence import check_graph
 from vitkit.exports.graph import CropGraph
 from vitkit.exports.metadata import Form, Metadata
 from vitkit.exports.resize import PictureGraph
-from vitkit.files import check_new_file, replace_files, writing
+from vitkit.files import check_new_file, replace_files, why_unwritten, writing
 from vitkit.image.preprocess import Preprocess
 from vitkit.model.base import ImageModel
 
@@ -98,7 +98,10 @@ def export(
     else:
         graph = CropGraph(module, card.preprocess, fixed_size=fixed_size)
     with writing(path), replace_files(path) as part:
-        write_export(graph, card, part)
+        try:
+            write_export(graph, card, part)
+        except RuntimeError as error:  # what OpenVINO and torch make of a full disk
+            raise ConfigError(f"can't write {str(path)!r} ({why_unwritten(error)}); nothing was left behind") from error
         written = open_export(part)
         stages = _compared(written, graph)
         wrong = [stage for stage in stages if not stage.agrees]

@@ -54,9 +54,8 @@ def export(
     height, width = said.card.preprocess.size  # type: ignore[union-attr]
     other = {None: "alone", 1: "or any other"}.get(said.size_step, f"and other multiples of {said.size_step}")
     sizes = f"{height}x{width} {other}"
-    largest = max(done.stages, key=lambda stage: stage.difference / stage.tolerance)
+    alike = [stage for stage in done.stages if stage.name not in ("pixels", "resize")]
+    largest = max(alike, key=lambda stage: stage.difference / stage.tolerance)
     typer.echo(f"written: {done.path} ({done.format}; {said.form} of any batch, {sizes})")
-    typer.echo(
-        f"compared with torch: {len(done.stages)} outputs, at most {largest.difference:.1e} of the largest apart"
-    )
+    typer.echo(f"compared with torch: {len(alike)} outputs, at most {largest.difference:.1e} of the largest apart")
     return 0
