@@ -320,3 +320,12 @@ def test_a_resnet_is_exported_for_crops_as_small_as_its_last_grid(size: int, for
     module.save_pretrained(tmp_path / "model", preprocess=dataclasses.replace(PREPROCESS, size=size))
     done = export(tmp_path / "model", tmp_path / "m.pt2", form=form)
     assert done.metadata.size_step == (None if form == "crops" and size == 32 else 1)
+
+
+def test_a_model_of_the_same_weights_that_computes_otherwise_is_named(
+    sound: Path, tmp_path: Path, verify: Verify
+) -> None:
+    """What the norms add isn't among the weights."""
+    small_folder(tmp_path / "other", norm_eps=1e-3)
+    code, said = verify(sound, "--model", tmp_path / "other")
+    assert code == 1 and f"model: {tmp_path / 'other'} computes otherwise" in said

@@ -82,11 +82,12 @@ def verify(
     images: Iterable[Picture] | None = None,
     model: Source | None = None,
     preset: str | None = None,
+    parity: str | None = None,
     allow_pickle: bool = False,
 ) -> Verification:
     """Repeats the proof that `source` carries: a native folder, a Hub repository of one, or an export.
 
-    `images` go through an export and through `model` (with `preset`, where that is a bare weight file), float32 in
+    `images` go through an export and through `model` (with `preset` and `parity`, as it was exported), float32 in
     torch; None: where the export says that it comes from. A torch program (.pt2) may run code as it is read, and is
     refused unless `allow_pickle`. Raises CheckpointError where there is no proof, or anything can't be read at all.
     """
@@ -96,7 +97,7 @@ def verify(
                 f"{source}: reading a torch program (.pt2) can run code from it; if you trust it, say --allow-pickle "
                 "(allow_pickle=True)"
             )
-        return _verify_export(open_export(Path(source)), images, model, preset)
+        return _verify_export(open_export(Path(source)), images, model, preset, parity)
     if images is not None or model is not None:
         raise ConfigError(f"images and model are for exports, and {source} is none (.onnx, .xml, .pt2)")
     if Path(source).is_file():
@@ -112,9 +113,9 @@ def verify(
 
 
 def _verify_export(
-    export: Export, images: Iterable[Picture] | None, model: Source | None, preset: str | None
+    export: Export, images: Iterable[Picture] | None, model: Source | None, preset: str | None, parity: str | None
 ) -> Verification:
-    reference = None if images is None and model is None else _reference(export, model, preset)
+    reference = None if images is None and model is None else _reference(export, model, preset, parity)
     wrong = faults(export.metadata, export.said)
     run = export.runner()
     try:
@@ -130,7 +131,7 @@ def _verify_export(
     return Verification(str(export.path), tuple(stages), tuple(wrong), comparison)
 
 
-def _reference(export: Export, model: Source | None, preset: str | None) -> Checkpoint:
+def _reference(export: Export, model: Source | None, preset: str | None, parity: str | None) -> Checkpoint:
     """The checkpoint that an export was made of, at the export's size."""
     provenance = export.metadata.card.provenance
     if model is None and provenance is not None and Path(provenance.source).is_dir():
@@ -139,11 +140,11 @@ def _reference(export: Export, model: Source | None, preset: str | None) -> Chec
         raise ConfigError(
             f"{export.path}: pictures are compared with the model that it was exported from; name it (--model)"
         )
-    checkpoint = read_source(model, preset=preset)
+    checkpoint = read_source(model, preset=preset, parity=parity)
     size = export.metadata.model.spec.image_size
-    return (
-        checkpoint if checkpoint.model.spec.image_size == size else read_source(model, preset=preset, image_size=size)
-    )
+    if checkpoint.model.spec.image_size == size:
+        return checkpoint
+    return read_source(model, preset=preset, parity=parity, image_size=size)
 
 
 def _unlike(export: Export, checkpoint: Checkpoint) -> list[str]:
@@ -151,6 +152,8 @@ def _unlike(export: Export, checkpoint: Checkpoint) -> list[str]:
     said, source = export.metadata.card, checkpoint.report.source
     names = ("preprocess", "class_names", "class_ids", "scores")
     wrong = [f"{name}: {source} says other" for name in names if getattr(checkpoint.card, name) != getattr(said, name)]
+    if checkpoint.module().spec != export.metadata.model.spec:
+        wrong.append(f"model: {source} computes otherwise; if it was exported with a parity, say it (--parity)")
     if fingerprint(checkpoint.module()) != export.metadata.fingerprint:
         wrong.append(f"weights: {source} has others than those that were exported")
     return wrong

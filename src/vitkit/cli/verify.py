@@ -29,6 +29,7 @@ def verify(
         str | None, typer.Option("--model", "-m", help="The model an export was made of. [where it says it comes from]")
     ] = None,
     preset: options.PresetName = None,
+    parity: options.Parity = None,
     revision: options.Revision = None,
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Read a torch program (.pt2), which can run code from it.")
@@ -45,7 +46,15 @@ def verify(
     from vitkit.cli.output import complain
 
     pictures = None if images is None else open_pictures(images)
-    result = verify(source, revision=revision, images=pictures, model=model, preset=preset, allow_pickle=allow_pickle)
+    result = verify(
+        source,
+        revision=revision,
+        images=pictures,
+        model=model,
+        preset=preset,
+        parity=parity,
+        allow_pickle=allow_pickle,
+    )
     typer.echo(_as_json(result) if as_json else _as_text(result))
     errors = result.comparison.errors if result.comparison else ()
     for error in errors:
