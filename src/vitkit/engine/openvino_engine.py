@@ -54,7 +54,7 @@ class OpenVinoEngine(LaidOut["Compiled"]):
 
     def run(self, crops: NDArray[Any]) -> Outputs:
         """As `Engine.run`."""
-        return answered(self.name, len(crops), lambda: self.runner.run(crops))
+        return answered(self.name, len(crops), lambda: self.runner.run(crops), faults=(RuntimeError,))
 
     def _prepare(self) -> Compiled:
         core = import_openvino().Core()

@@ -104,18 +104,21 @@ NO_MEMORY = ("allocate memory", "out of memory", "bad_alloc", "bad allocation")
 
 
 def answered(
-    engine: str, count: int, compute: Callable[[], Outputs], *, faults: tuple[type[Exception], ...] = (RuntimeError,)
+    engine: str, count: int, compute: Callable[[], Outputs], *, faults: tuple[type[Exception], ...] = ()
 ) -> Outputs:
     """What `compute` answers about `count` pictures; `faults` are the errors by which its library tells of any.
 
-    Raises EngineError for them, and where the model answers with something that isn't a number.
+    Raises EngineError for them, where memory runs out, and where the model answers with something that isn't a number.
     """
+    caught: tuple[type[Exception], ...] = (RuntimeError, *faults)
     try:
         outputs = compute()
-    except faults as error:
+    except caught as error:
         reason = " ".join(str(error).split())[:300]
         if any(words in str(error) for words in NO_MEMORY):
             reason = f"no memory for {count} pictures at once; choose a smaller batch size (--batch-size)"
+        elif not isinstance(error, faults):  # torch's own: a fault of ours
+            raise
         raise EngineError(f"{engine}: {reason}") from error
     for name, values in outputs.items():
         if not np.isfinite(values).all():
