@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def vit(folder: Path) -> Predictor:
-    return vitkit.load(folder / "native", device="cpu")
+    return vitkit.load(folder / "native", device="cpu", exact=True)
 
 
 def test_transformers_names_the_classes_that_we_do(folder: Path, vit: Predictor) -> None:
